@@ -1,0 +1,43 @@
+//! One shape for both address families, so that every map has one kind of key.
+
+/// An IPv4 or IPv6 address in network byte order. IPv4 is written as IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2), a
+/// form that never appears on the wire: the program refuses to parse an IPv6 header that carries one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(C, align(4))]
+pub struct Address(pub [u8; 16]);
+
+impl Address {
+    /// `::`, which stands for 'none' where an address is optional.
+    pub const NONE: Self = Self([0; 16]);
+
+    /// The number of prefix bits that the mapping puts before an IPv4 prefix.
+    pub const V4_PREFIX_LEN: u32 = 96;
+
+    /// From the four octets of an IPv4 address.
+    #[must_use]
+    pub const fn from_v4(octets: [u8; 4]) -> Self {
+        let [a, b, c, d] = octets;
+        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+
+    /// Whether it stands for an IPv4 address.
+    #[must_use]
+    pub const fn is_v4(&self) -> bool {
+        matches!(self.0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
+    }
+}
+
+impl From<core::net::IpAddr> for Address {
+    fn from(address: core::net::IpAddr) -> Self {
+        match address {
+            core::net::IpAddr::V4(v4) => Self::from_v4(v4.octets()),
+            core::net::IpAddr::V6(v6) => Self(v6.octets()),
+        }
+    }
+}
+
+impl From<Address> for core::net::IpAddr {
+    fn from(address: Address) -> Self {
+        core::net::Ipv6Addr::from(address.0).to_canonical()
+    }
+}

@@ -1,0 +1,13 @@
+//! Compiles Kubernetes network policies to bitmap and LPM tables, and explains every verdict. Pure: objects and events
+//! in, table writes and explanations out; no I/O, no clock, no async.
+//!
+//! The way through it: [`files`] and [`convert`] turn text and API objects into the [`model`]; a [`Compiler`] takes the
+//! model's [`Event`]s and answers with [`Changes`]; [`explain`] says why a connection is judged as it is; [`reference`]
+//! is the slow reading of the API's documentation that the tables are held against.
+#![forbid(unsafe_code)]
+
+pub mod change;
+pub mod model;
+
+pub use change::{Changes, PodTables, PodUpdate, Report, Step, TableUse};
+pub use model::Event;
