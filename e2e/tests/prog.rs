@@ -1,0 +1,3 @@
+//! Class `prog`: the packet program, judged by test run.
+
+fn main() {}
