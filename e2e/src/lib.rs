@@ -1,1 +1,4 @@
-//! Placeholder.
+//! Scenarios on a test bed of network namespaces, and the runners of the policy cases.
+#![forbid(unsafe_code)]
+
+pub mod bed;
