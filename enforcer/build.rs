@@ -31,7 +31,9 @@ fn main() {
         .status();
     match status {
         Ok(status) if status.success() => {}
-        Ok(_) => panic!("the eBPF program did not build; `cargo xtask setup` installs what it needs (rust-src, bpf-linker)"),
+        Ok(_) => {
+            panic!("the eBPF program did not build; `cargo xtask setup` installs what it needs (rust-src, bpf-linker)")
+        }
         Err(error) => panic!("cargo could not be started for the eBPF program: {error}"),
     }
     let object = target_dir.join(target).join("release").join("sluice");

@@ -1,6 +1,38 @@
 //! Loads the packet program, attaches it to the pods' veths, keeps its maps and reads what it reports. Knows nothing of
 //! Kubernetes.
+//!
+//! [`Enforcer`] is the kernel's half of Sluice, with one owner; [`veth`] says which interface leads to which
+//! addresses; [`Clock`] turns times into the kernel's. All calls are synchronous and short; what can be waited for
+//! ([`Events`], [`veth::Watcher`]) has a descriptor to poll.
 #![deny(unsafe_code)]
+
+mod attach;
+mod clock;
+mod enforcer;
+mod events;
+mod grow;
+mod netlink;
+mod object;
+mod pins;
+mod plan;
+pub mod preflight;
+mod slots;
+mod sys;
+mod table;
+mod tables;
+pub mod veth;
+
+pub use attach::{Ahead, AttachError, Attached, Attachment, Mode};
+pub use clock::{Clock, ClockError, monotonic};
+pub use enforcer::{ApplyError, ApplyFailure, Enforcer, Flow, Hooks, OpenError, Options};
+pub use events::{Events, EventsError, Unsent};
+pub use grow::GrowError;
+pub use netlink::{Link, NetlinkError};
+pub use object::LoadError;
+pub use pins::PinsError;
+pub use plan::MapSizes;
+pub use table::Fill;
+pub use tables::{Contents, TableError};
 
 /// The eBPF object that this build carries.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice"));
