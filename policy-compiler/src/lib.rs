@@ -7,7 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod cluster;
+pub mod convert;
+pub mod diagnostic;
+pub mod files;
 pub mod model;
 
 pub use change::{Changes, PodTables, PodUpdate, Report, Step, TableUse};
+pub use cluster::Cluster;
 pub use model::Event;

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 /// Namespace and name; cluster-scoped objects have an empty namespace.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct ObjectName {
     /// `metadata.namespace`
     pub namespace: Arc<str>,
@@ -24,11 +24,7 @@ impl ObjectName {
 
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() {
-            f.write_str(&self.name)
-        } else {
-            write!(f, "{}/{}", self.namespace, self.name)
-        }
+        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
     }
 }
 
@@ -36,7 +32,8 @@ impl fmt::Display for ObjectName {
 pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
 
 /// The transport protocols of the API (`NetworkPolicyPort.protocol`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// The default.
     Tcp,
@@ -334,7 +331,7 @@ pub struct Endpoint {
     pub addresses: Vec<IpAddr>,
     /// `conditions.ready`; absent means true.
     pub ready: bool,
-    /// `conditions.serving`; absent means what `ready` says.
+    /// `conditions.serving`; absent means true, as kube-proxy has it too.
     pub serving: bool,
     /// `conditions.terminating`
     pub terminating: bool,

@@ -1,0 +1,76 @@
+//! What YAML and JSON have in common: a [`Node`] of a document, with its position in the file.
+
+use crate::cluster::Position;
+
+/// A value of a document.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Node {
+    pub(super) at: Position,
+    pub(super) value: Value,
+}
+
+/// The values of JSON, which are all that a manifest may hold.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    /// Above `i64::MAX`.
+    BigInt(u64),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    /// In the order of the file; a key may be there twice.
+    Map(Vec<Entry>),
+}
+
+/// An entry of a [`Value::Map`].
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    /// The key's position.
+    pub(super) at: Position,
+    pub(super) value: Node,
+}
+
+/// A document that could not be read.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Unreadable {
+    pub(super) at: Position,
+    pub(super) message: String,
+}
+
+impl Node {
+    /// The last entry of this key, if this is a map: where a key is repeated, decoders let the last one count.
+    pub(super) fn get(&self, key: &str) -> Option<&Node> {
+        self.entries().iter().rfind(|entry| entry.key == key).map(|entry| &entry.value)
+    }
+
+    /// The text under this key.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        match &self.get(key)?.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The entries, if this is a map.
+    pub(super) fn entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// The elements, if this is a list.
+    pub(super) fn elements(&self) -> &[Self] {
+        match &self.value {
+            Value::List(elements) => elements,
+            _ => &[],
+        }
+    }
+
+    pub(super) const fn is_null(&self) -> bool {
+        matches!(self.value, Value::Null)
+    }
+}
