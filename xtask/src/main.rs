@@ -1,2 +1,84 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: set-up, demo, tests, benchmarks and tidiness. Holds no product logic, and depends on no crate whose
+//! build needs what `setup` installs.
+#![forbid(unsafe_code)]
+
+mod apt;
+mod bench;
+mod demo;
+mod setup;
+mod test;
+mod tidy;
+mod toolchain;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+use crate::{test::Class, toolchain::Toolchain};
+
+/// Sluice's own tasks.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what builds and tests need: Rust's sources, bpf-linker, Debian packages. Says so before it does.
+    Setup,
+    /// Show what Sluice does, on a small cluster of network namespaces. Needs root.
+    Demo,
+    /// Run the tests of these classes; without a class, all. `prog` and `veth` need root.
+    Test {
+        #[arg(value_enum)]
+        classes: Vec<Class>,
+    },
+    /// Measure.
+    Bench {
+        #[arg(value_enum)]
+        what: bench::What,
+        /// Print rows for machines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hold the workspace against its own rules: who may depend on whom, what a file looks like.
+    Tidy,
+    /// All tests, where one that can't run is a failure.
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments.task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &Task) -> Result<ExitCode> {
+    let root = root()?;
+    if matches!(task, Task::Tidy) {
+        return tidy::run(&root);
+    }
+    let toolchain = Toolchain::find(&root)?;
+    setup::run(&toolchain, matches!(task, Task::Setup))?;
+    match task {
+        Task::Setup | Task::Tidy => Ok(ExitCode::SUCCESS),
+        Task::Demo => demo::run(&toolchain),
+        Task::Test { classes } => test::run(&toolchain, classes, test::Skipping::Allowed),
+        Task::Ci => test::run(&toolchain, &[], test::Skipping::Fails),
+        Task::Bench { what, json } => bench::run(&toolchain, *what, *json),
+    }
+}
+
+/// The workspace's folder.
+fn root() -> Result<PathBuf> {
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").context("started without cargo: use `cargo xtask`")?;
+    PathBuf::from(here).parent().map(PathBuf::from).context("the crate lies in the workspace")
+}
