@@ -1,0 +1,32 @@
+//! Class `tables`: every policy case by the reference and by the compiled tables, one test each. No privileges, no
+//! network, no kernel.
+
+use std::sync::Arc;
+
+use e2e::connections::{self, Case};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::from_args();
+    let cases = connections::load()?;
+    let trials = cases.into_iter().map(Arc::new).flat_map(|case| [trial("reports", &case, reports)]).collect();
+    libtest_mimic::run(&arguments, trials).exit()
+}
+
+fn trial(evaluator: &str, case: &Arc<Case>, test: fn(&Case) -> Result<(), Failed>) -> Trial {
+    let case = case.clone();
+    Trial::test(format!("{evaluator}/{}", case.name), move || test(&case))
+}
+
+/// What is wrong with the objects is said, and nothing else.
+fn reports(case: &Case) -> Result<(), Failed> {
+    fail_with(case, &case.wrong_reports())
+}
+
+fn fail_with(case: &Case, lines: &[String]) -> Result<(), Failed> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    Err(format!("cases/connections/{}.yaml\n  {}\n  tests: {}", case.name, lines.join("\n  "), case.tests.trim())
+        .into())
+}
