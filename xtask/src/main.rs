@@ -5,6 +5,7 @@
 mod apt;
 mod bench;
 mod demo;
+mod kernels;
 mod setup;
 mod test;
 mod tidy;
@@ -46,6 +47,11 @@ enum Task {
     },
     /// Hold the workspace against its own rules: who may depend on whom, what a file looks like.
     Tidy,
+    /// Run the class `prog` on the kernels from the floor to the newest, in QEMU. Fetches them from Debian.
+    Kernels {
+        /// Series as in `uname -r`, such as 5.10; all if there is none.
+        series: Vec<String>,
+    },
     /// All tests, where one that can't run is a failure.
     Ci,
 }
@@ -73,6 +79,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Demo => demo::run(&toolchain),
         Task::Test { classes } => test::run(&toolchain, classes, test::Skipping::Allowed),
         Task::Ci => test::run(&toolchain, &[], test::Skipping::Fails),
+        Task::Kernels { series } => kernels::run(&root, series).map(|()| ExitCode::SUCCESS),
         Task::Bench { what, json } => bench::run(&toolchain, *what, *json),
     }
 }
