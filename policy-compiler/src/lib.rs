@@ -12,6 +12,7 @@ pub mod convert;
 pub mod diagnostic;
 pub mod files;
 pub mod model;
+pub mod reference;
 
 pub use change::{Changes, PodTables, PodUpdate, Report, Step, TableUse};
 pub use cluster::Cluster;
