@@ -5,6 +5,7 @@
 //! Everything is a guard: dropping it removes what it made, also on a panic. SIGINT, SIGTERM and SIGHUP remove
 //! everything that is left and end the process; what a killed process leaves is removed by the next one that starts.
 
+pub mod agent;
 mod fabric;
 mod namespace;
 mod node;
@@ -17,6 +18,7 @@ mod server;
 pub mod services;
 mod stream;
 
+pub use agent::Agent;
 pub use fabric::{Fabric, OUTSIDE_V4, OUTSIDE_V6};
 pub use namespace::Namespace;
 pub use node::{Node, Wiring};

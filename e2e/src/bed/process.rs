@@ -59,7 +59,7 @@ impl Process {
         fs::read(&self.output).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
-    /// Waits until `condition` holds, which is told no more often than every 5 ms.
+    /// Waits until `condition` holds, which is asked for every 5 ms. `what` completes 'it has not ...'.
     ///
     /// # Errors
     /// With what it printed, if the process ends before, or the time is over; what `condition` says otherwise.
@@ -72,7 +72,7 @@ impl Process {
         let deadline = Instant::now() + patience;
         while !condition()? {
             if let Some(status) = self.child.try_wait().context("cannot ask for the process")? {
-                bail!("ended ({status}) before it {what}; it said:\n{}", self.output());
+                bail!("ended ({status}) and has not {what}; it said:\n{}", self.output());
             }
             ensure!(Instant::now() < deadline, "has not {what} after {patience:?}; it said:\n{}", self.output());
             thread::sleep(POLL);

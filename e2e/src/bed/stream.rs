@@ -24,11 +24,19 @@ const CHUNK: usize = 16 * 1024;
 /// The pause between two chunks, so that several streams and their watchers fit on one core.
 const PAUSE: Duration = Duration::from_millis(2);
 
+#[derive(Debug)]
+struct Progress {
+    start: Instant,
+    echoed: AtomicU64,
+    /// Nanoseconds from `start` to the last echo.
+    last: AtomicU64,
+}
+
 /// A connection to a [`super::Server`], which echoes. Closed when dropped.
 #[derive(Debug)]
 pub struct Stream {
     connection: TcpStream,
-    echoed: Arc<AtomicU64>,
+    progress: Arc<Progress>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -41,8 +49,9 @@ impl Stream {
         let connection = from.connect(to, patience)?;
         connection.set_nodelay(true).context("cannot set TCP_NODELAY")?;
         let mut other = connection.try_clone().context("cannot share a socket")?;
-        let echoed = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&echoed);
+        let start = Instant::now();
+        let progress = Arc::new(Progress { start, echoed: AtomicU64::new(0), last: AtomicU64::new(0) });
+        let counter = Arc::clone(&progress);
         let thread = thread::Builder::new()
             .name("stream".to_owned())
             .spawn(move || {
@@ -50,18 +59,26 @@ impl Stream {
                 let mut echo = [0; CHUNK];
                 // The greeting comes first and is counted with the rest; it only shifts the stream.
                 while other.write_all(&chunk).is_ok() && other.read_exact(&mut echo).is_ok() {
-                    counter.fetch_add(CHUNK as u64, Ordering::Relaxed);
+                    let time = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                    counter.last.store(time, Ordering::Relaxed);
+                    counter.echoed.fetch_add(CHUNK as u64, Ordering::Relaxed);
                     thread::sleep(PAUSE);
                 }
             })
             .context("cannot start a thread")?;
-        Ok(Self { connection, echoed, thread: Some(thread) })
+        Ok(Self { connection, progress, thread: Some(thread) })
     }
 
     /// Bytes that came back so far.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.echoed.load(Ordering::Relaxed)
+        self.progress.echoed.load(Ordering::Relaxed)
+    }
+
+    /// When the last byte so far came back; when it was opened, if none did.
+    #[must_use]
+    pub fn last_progress(&self) -> Instant {
+        self.progress.start + Duration::from_nanos(self.progress.last.load(Ordering::Relaxed))
     }
 
     /// Whether anything comes back within `patience`.
