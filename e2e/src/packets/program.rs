@@ -1,0 +1,399 @@
+//! The packet program loaded for test runs: no pins, no links, maps of its own. Entry point: [`Program::load`].
+
+use std::{
+    collections::BTreeMap,
+    mem::offset_of,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+    util::nr_cpus,
+};
+use enforcer_abi::{
+    Address, Counters, Direction, Event, EventBudget, FlowKey, FlowValue, FragmentKey, FragmentValue, FrontEndKey,
+    FrontEndValue, PeerValue, PodEntry, PortKey, PortValue, Reason, RowKey, RowValue, Settings, map,
+};
+
+/// What the program says of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The next program of the chain may judge it.
+    Pass,
+    /// It ends here.
+    Drop,
+}
+
+/// What a packet's `__sk_buff` says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Context {
+    /// The interface it is seen at.
+    pub ifindex: u32,
+    /// The interface it arrived by, 0 if the node made it.
+    pub ingress_ifindex: u32,
+    /// Segments of a GSO packet.
+    pub gso_segs: u32,
+    /// Bytes of payload in each.
+    pub gso_size: u32,
+}
+
+/// Packets to pods that were dropped, in all test runs of this process. A class of tests that never saw one has run on a
+/// kernel that doesn't take `ingress_ifindex` from the context, and has shown nothing about ingress.
+pub static INGRESS_DENIALS: AtomicU64 = AtomicU64::new(0);
+
+/// Room in the maps, where it differs from the program's own: by map name.
+pub type Sizes = BTreeMap<&'static str, u32>;
+
+/// The loaded program.
+pub struct Program {
+    ebpf: Ebpf,
+    events: RingBuf<MapData>,
+    settings: Settings,
+}
+
+/// Maps need no room for a cluster here, and one of a few entries is made at once.
+const SMALL: [(&str, u32); 13] = [
+    (map::PODS, 256),
+    (map::PEERS, 4096),
+    (map::BLOCKS, 4096),
+    (map::PORTS, 4096),
+    (map::PORT_RANGES, 4096),
+    (map::ROWS, 4096),
+    (map::FRONT_ENDS, 4096),
+    (map::FLOWS, 4096),
+    (map::OPENINGS, 4096),
+    (map::PREVIOUS_FLOWS, 1024),
+    (map::FRAGMENTS, 1024),
+    (map::ENDPOINTS, 4096),
+    (map::COUNTERS, 256),
+];
+
+/// Size of the kernel's `struct __sk_buff`, and the offsets of what a test run may set in it (`linux/bpf.h`).
+mod skb {
+    pub(super) const SIZE: usize = 192;
+    pub(super) const INGRESS_IFINDEX: usize = 36;
+    pub(super) const IFINDEX: usize = 40;
+    pub(super) const GSO_SEGS: usize = 164;
+    pub(super) const GSO_SIZE: usize = 176;
+}
+
+impl Context {
+    fn bytes(self) -> [u8; skb::SIZE] {
+        let mut bytes = [0; skb::SIZE];
+        for (offset, value) in [
+            (skb::INGRESS_IFINDEX, self.ingress_ifindex),
+            (skb::IFINDEX, self.ifindex),
+            (skb::GSO_SEGS, self.gso_segs),
+            (skb::GSO_SIZE, self.gso_size),
+        ] {
+            bytes[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
+        }
+        bytes
+    }
+}
+
+impl Program {
+    /// Loads it with `settings`, and with room in the maps as `sizes` says.
+    ///
+    /// # Errors
+    /// The kernel refuses; the verifier's words are in the error's chain.
+    pub fn load(settings: Settings, sizes: &Sizes) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        loader.override_global(map::SETTINGS, &settings, true);
+        for (name, small) in SMALL {
+            loader.map_max_entries(name, sizes.get(name).copied().unwrap_or(small));
+        }
+        if let Some(bytes) = sizes.get(map::EVENTS) {
+            loader.map_max_entries(map::EVENTS, *bytes);
+        }
+        let mut ebpf = loader.load(enforcer::OBJECT).context("loading the packet program")?;
+        for (_, program) in ebpf.programs_mut() {
+            let program: &mut SchedClassifier = program.try_into()?;
+            program.load().context("the kernel refuses the packet program")?;
+        }
+        let events = ebpf.take_map(map::EVENTS).context("the program has no map EVENTS")?;
+        Ok(Self { ebpf, events: RingBuf::try_from(events)?, settings })
+    }
+
+    /// The settings it was loaded with.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// One packet.
+    ///
+    /// # Errors
+    /// The kernel refuses the test run, or the program answers neither pass nor drop.
+    pub fn run(&self, direction: Direction, frame: &[u8], context: Context) -> Result<Verdict> {
+        Ok(self.time(direction, frame, context, 1)?.0)
+    }
+
+    /// One packet many times over: the last verdict, and the mean time of a run.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn time(
+        &self,
+        direction: Direction,
+        frame: &[u8],
+        context: Context,
+        repeat: u32,
+    ) -> Result<(Verdict, Duration)> {
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context.bytes()),
+            repeat,
+            ..TestRunOptions::default()
+        };
+        let result = self.classifier(direction)?.test_run(options).with_context(|| {
+            format!("the kernel refuses a test run of {} bytes at interface {}", frame.len(), context.ifindex)
+        })?;
+        // include/uapi/linux/pkt_cls.h; TCX_NEXT and TCX_DROP have the same numbers
+        let verdict = match result.return_value.cast_signed() {
+            -1 => Verdict::Pass,
+            2 => {
+                if direction == Direction::Ingress {
+                    INGRESS_DENIALS.fetch_add(1, Ordering::Relaxed);
+                }
+                Verdict::Drop
+            }
+            other => bail!("the program answers {other}, which is neither `next program` nor `drop`"),
+        };
+        Ok((verdict, result.duration))
+    }
+
+    /// The program for a direction.
+    ///
+    /// # Errors
+    /// The object has no such program.
+    pub fn classifier(&self, direction: Direction) -> Result<&SchedClassifier> {
+        let name = match direction {
+            Direction::Ingress => map::TO_POD,
+            Direction::Egress => map::FROM_POD,
+        };
+        Ok(self.ebpf.program(name).with_context(|| format!("the object has no program {name}"))?.try_into()?)
+    }
+
+    /// `bpf_jiffies64` now.
+    ///
+    /// # Errors
+    /// The kernel refuses the test run.
+    pub fn jiffies(&self) -> Result<u64> {
+        let clock: &SchedClassifier =
+            self.ebpf.program(map::CLOCK).context("the object has no program for the clock")?.try_into()?;
+        clock_run(clock).map(|(jiffies, _)| jiffies)
+    }
+
+    /// Jiffies a second, as `bpf_jiffies64` itself tells: it began at 2^32 - 300 s (`INITIAL_JIFFIES`).
+    ///
+    /// # Errors
+    /// The kernel refuses the program, or counts in none of the steps it can be configured for.
+    pub fn hz() -> Result<u64> {
+        let program = Self::load(Settings::defaults(1000), &Sizes::new())?;
+        let clock: &SchedClassifier =
+            program.ebpf.program(map::CLOCK).context("the object has no program for the clock")?.try_into()?;
+        let (jiffies, nanoseconds) = clock_run(clock)?;
+        let uptime = nanoseconds / 1_000_000_000;
+        [100_u64, 250, 300, 1000]
+            .into_iter()
+            .find(|hz| {
+                let counted = jiffies.wrapping_sub((1 << 32) - 300 * hz) / hz;
+                counted.abs_diff(uptime) <= 5 + uptime / 100
+            })
+            .with_context(|| format!("{jiffies} jiffies in {uptime} s fit no HZ"))
+    }
+
+    /// A map by its name, to be read or written.
+    ///
+    /// # Errors
+    /// The object has no such map.
+    pub fn map(&mut self, name: &str) -> Result<&mut Map> {
+        self.ebpf.map_mut(name).with_context(|| format!("the object has no map {name}"))
+    }
+
+    /// A hash map by its name, LRU or not.
+    ///
+    /// # Errors
+    /// The object has no such map, or its keys or values have other sizes.
+    pub fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> Result<HashMap<&mut MapData, K, V>> {
+        HashMap::try_from(self.map(name)?).with_context(|| format!("map {name}"))
+    }
+
+    /// Writes the entry of a pod's interface.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn put_pod(&mut self, entry: PodEntry) -> Result<()> {
+        Ok(self.hash(map::PODS)?.insert(entry.ifindex, entry, 0)?)
+    }
+
+    /// Removes the entry of a pod's interface, if there is one.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn delete_pod(&mut self, ifindex: u32) -> Result<()> {
+        let mut pods = self.hash::<u32, PodEntry>(map::PODS)?;
+        if pods.get(&ifindex, 0).is_ok() {
+            pods.remove(&ifindex)?;
+        }
+        Ok(())
+    }
+
+    /// Raises the epoch by one.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn raise_epoch(&mut self) -> Result<()> {
+        let mut epoch: Array<_, u64> = Array::try_from(self.map(map::EPOCH)?)?;
+        let now = epoch.get(&0, 0)?;
+        Ok(epoch.set(0, now + 1, 0)?)
+    }
+
+    /// The counters of a slot, all CPUs together: packets by direction and reason.
+    ///
+    /// # Errors
+    /// There is no such slot.
+    pub fn counters(&mut self, slot: u32) -> Result<[[u64; Reason::COUNT]; 2]> {
+        let counters: PerCpuArray<_, Counters> = PerCpuArray::try_from(self.map(map::COUNTERS)?)?;
+        let mut sum = [[0; Reason::COUNT]; 2];
+        for cpu in counters.get(&slot, 0)?.iter() {
+            for (total, packets) in sum.iter_mut().flatten().zip(cpu.packets.iter().flatten()) {
+                *total += packets;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Leaves the maps as they were after loading.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn reset(&mut self) -> Result<()> {
+        self.evict::<u32, PodEntry>(map::PODS)?;
+        self.evict::<Address, PeerValue>(map::PEERS)?;
+        self.evict::<PortKey, PortValue>(map::PORTS)?;
+        self.evict::<RowKey, RowValue>(map::ROWS)?;
+        self.evict::<FrontEndKey, FrontEndValue>(map::FRONT_ENDS)?;
+        for flows in [map::FLOWS, map::OPENINGS, map::PREVIOUS_FLOWS] {
+            self.evict::<FlowKey, FlowValue>(flows)?;
+        }
+        self.evict::<FragmentKey, FragmentValue>(map::FRAGMENTS)?;
+        for addresses in [map::NODE_ADDRESSES, map::ENDPOINTS] {
+            self.evict::<Address, u32>(addresses)?;
+        }
+        self.evict::<u32, u32>(map::NODE_INTERFACES)?;
+        super::tables::clear_tries(self)?;
+        Array::<_, u64>::try_from(self.map(map::EPOCH)?)?.set(0, 0, 0)?;
+        let cpus = nr_cpus().map_err(|(file, error)| anyhow::anyhow!("{file}: {error}"))?;
+        let none = EventBudget { refilled: 0, tokens: 0, suppressed: 0, lost: 0 };
+        let mut budget: PerCpuArray<_, EventBudget> = PerCpuArray::try_from(self.map(map::EVENT_BUDGET)?)?;
+        budget.set(0, PerCpuValues::try_from(vec![none; cpus])?, 0)?;
+        let zero = Counters { packets: [[0; Reason::COUNT]; 2] };
+        let mut counters: PerCpuArray<_, Counters> = PerCpuArray::try_from(self.map(map::COUNTERS)?)?;
+        for slot in 0..counters.len() {
+            counters.set(slot, PerCpuValues::try_from(vec![zero; cpus])?, 0)?;
+        }
+        self.events().map(drop)
+    }
+
+    /// What the program reported since the last call.
+    ///
+    /// # Errors
+    /// A record has another length than an event.
+    pub fn events(&mut self) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        while let Some(item) = self.events.next() {
+            events.push(event(&item)?);
+        }
+        Ok(events)
+    }
+
+    /// All entries of `FLOWS` or `OPENINGS`.
+    ///
+    /// # Errors
+    /// The object has no such map.
+    pub fn flows(&mut self, name: &str) -> Result<Vec<(FlowKey, FlowValue)>> {
+        Ok(self.hash(name)?.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// Lets all flows and fragments be older by `seconds` than they are.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn age(&mut self, seconds: u64) -> Result<()> {
+        // both clocks are cut to 32 bits and wrap
+        let jiffies = u32::try_from((seconds * self.settings.hz) & 0xffff_ffff).expect("it was cut to 32 bits");
+        for name in [map::FLOWS, map::OPENINGS] {
+            let flows = self.flows(name)?;
+            let mut map = self.hash::<FlowKey, FlowValue>(name)?;
+            for (key, mut value) in flows {
+                value.last_seen = value.last_seen.wrapping_sub(jiffies);
+                map.insert(key, value, 0)?;
+            }
+        }
+        let mut map = self.hash::<FragmentKey, FragmentValue>(map::FRAGMENTS)?;
+        let fragments: Vec<_> = map.iter().collect::<Result<_, _>>()?;
+        for (key, mut value) in fragments {
+            value.seen = value.seen.wrapping_sub(jiffies);
+            map.insert(key, value, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Removes all entries of a hash map, as an LRU map under pressure would.
+    ///
+    /// # Errors
+    /// The object has no such map.
+    pub fn evict<K: Pod, V: Pod>(&mut self, name: &str) -> Result<()> {
+        let mut map = self.hash::<K, V>(name)?;
+        let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+        for key in keys {
+            map.remove(&key)?;
+        }
+        Ok(())
+    }
+}
+
+/// `bpf_jiffies64` and `bpf_ktime_get_ns` of one moment.
+fn clock_run(clock: &SchedClassifier) -> Result<(u64, u64)> {
+    let mut out = [0; 64];
+    clock
+        .test_run(TestRunOptions { data_in: Some(&[0; 64]), data_out: Some(&mut out), ..TestRunOptions::default() })
+        .context("a test run of the clock")?;
+    Ok((u64::from_ne_bytes(part(&out, 0)), u64::from_ne_bytes(part(&out, 8))))
+}
+
+/// Reads an event out of the ring buffer's bytes.
+fn event(bytes: &[u8]) -> Result<Event> {
+    if bytes.len() != size_of::<Event>() {
+        bail!("an event of {} bytes, which should have {}", bytes.len(), size_of::<Event>());
+    }
+    Ok(Event {
+        time: u64::from_ne_bytes(part(bytes, offset_of!(Event, time))),
+        table: u64::from_ne_bytes(part(bytes, offset_of!(Event, table))),
+        class: u64::from_ne_bytes(part(bytes, offset_of!(Event, class))),
+        pod: Address(part(bytes, offset_of!(Event, pod))),
+        remote: Address(part(bytes, offset_of!(Event, remote))),
+        ifindex: u32::from_ne_bytes(part(bytes, offset_of!(Event, ifindex))),
+        length: u32::from_ne_bytes(part(bytes, offset_of!(Event, length))),
+        port_class: u32::from_ne_bytes(part(bytes, offset_of!(Event, port_class))),
+        remote_port: u16::from_ne_bytes(part(bytes, offset_of!(Event, remote_port))),
+        pod_port: u16::from_ne_bytes(part(bytes, offset_of!(Event, pod_port))),
+        protocol: bytes[offset_of!(Event, protocol)],
+        direction: bytes[offset_of!(Event, direction)],
+        reason: bytes[offset_of!(Event, reason)],
+        kind: bytes[offset_of!(Event, kind)],
+        tcp_flags: bytes[offset_of!(Event, tcp_flags)],
+        reserved: part(bytes, offset_of!(Event, reserved)),
+    })
+}
+
+/// The `N` bytes from `at`.
+fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    std::array::from_fn(|i| bytes[at + i])
+}

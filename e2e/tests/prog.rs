@@ -1,3 +1,0 @@
-//! Class `prog`: the packet program, judged by test run.
-
-fn main() {}
