@@ -8,7 +8,9 @@ mod connection;
 mod expand;
 mod line;
 mod ordered;
+mod reference;
 
 pub use case::{Case, folder, load};
 pub use connection::{Connection, End, Evaluator, Expected, Mismatch, Side, Transport};
 pub use line::Family;
+pub use reference::Reference;

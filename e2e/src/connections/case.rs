@@ -79,6 +79,7 @@ impl Case {
         let manifest = file.manifest()?;
         let parsed = files::parse(&format!("{name}.yaml"), manifest.as_bytes());
         let assembled = files::assemble([&parsed]);
+        one_pod_for_each_address(&assembled.cluster)?;
         let mut connections = Vec::new();
         for (text, expected) in &file.connections.0 {
             let read = expected.parse::<Expected>();
@@ -152,6 +153,17 @@ impl CaseFile {
         }
         Ok(manifest)
     }
+}
+
+/// Addresses are written by hand and counted up side by side; a case that means a conflict is not among them.
+fn one_pod_for_each_address(cluster: &Cluster) -> Result<()> {
+    for pod in cluster.pods.values().filter(|pod| !pod.ended && !pod.host_network) {
+        for address in &pod.addresses {
+            let holder = cluster.pod_at(*address).map_or(&pod.name, |holder| &holder.name);
+            ensure!(*holder == pod.name, "{holder} and {} have the same address {address}", pod.name);
+        }
+    }
+    Ok(())
 }
 
 /// The folder of the cases.
