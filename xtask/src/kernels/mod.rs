@@ -48,7 +48,13 @@ pub(crate) fn run(root: &Path, names: &[String]) -> Result<()> {
         let kernel = debian::kernel(&cache, series)?;
         let initramfs = initramfs::build(&tools, &kernel, &check, root)?;
         let report = boot::run(&tools, &kernel, &initramfs)?;
-        println!("kernel {:<5} {:<28} {:>4} s  {}", series.name, kernel.release, start.elapsed().as_secs(), report.summary);
+        println!(
+            "kernel {:<5} {:<28} {:>4} s  {}",
+            series.name,
+            kernel.release,
+            start.elapsed().as_secs(),
+            report.summary
+        );
         if !report.passed {
             println!("  whole output: {}", report.log.display());
             failed.push(series.name);
