@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     path::Path,
 };
 
@@ -32,7 +32,7 @@ pub struct Unsent {
     pub lost: u64,
 }
 
-/// The reader's end. Readable ([`AsFd`]) when there is an event; there is one reader only.
+/// The reader's end. Readable ([`AsFd`], or [`AsRawFd`] for tokio's `AsyncFd`) when there is an event; there is one reader only.
 pub struct Events {
     ring: RingBuf<MapData>,
 }
@@ -58,6 +58,12 @@ impl Events {
 impl AsFd for Events {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
+    }
+}
+
+impl AsRawFd for Events {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
     }
 }
 

@@ -13,6 +13,7 @@ mod events;
 mod grow;
 mod netlink;
 mod object;
+mod open;
 mod pins;
 mod plan;
 pub mod preflight;
@@ -24,11 +25,12 @@ pub mod veth;
 
 pub use attach::{Ahead, AttachError, Attached, Attachment, Mode};
 pub use clock::{Clock, ClockError, monotonic};
-pub use enforcer::{ApplyError, ApplyFailure, Enforcer, Flow, Hooks, OpenError, Options};
+pub use enforcer::{ApplyError, ApplyFailure, Enforcer, Flow};
 pub use events::{Events, EventsError, Unsent};
 pub use grow::GrowError;
 pub use netlink::{Link, NetlinkError};
 pub use object::LoadError;
+pub use open::{Hooks, OpenError, Options};
 pub use pins::PinsError;
 pub use plan::MapSizes;
 pub use table::Fill;
@@ -36,3 +38,6 @@ pub use tables::{Contents, TableError};
 
 /// The eBPF object that this build carries.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice"));
+
+/// The object of the programs that `cargo xtask bench prog` measures the packet program against.
+pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice-bench"));

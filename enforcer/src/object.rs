@@ -256,7 +256,8 @@ fn rejection(program: &'static str, log: &str, source: io::Error) -> LoadError {
     }
 }
 
-/// The end of a verifier's log without its statistics: what was wrong, and the instructions that led there.
+/// The end of a verifier's log without its statistics and register states: what was wrong, and the instructions and
+/// source lines that led there.
 fn last_words(log: &str) -> String {
     const LINES: usize = 12;
     let is_statistics = |line: &&str| {
@@ -264,9 +265,26 @@ fn last_words(log: &str) -> String {
             .iter()
             .any(|start| line.starts_with(start))
     };
-    let lines: Vec<&str> =
-        log.lines().map(str::trim_end).filter(|line| !line.is_empty()).filter(|line| !is_statistics(line)).collect();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| !is_statistics(line))
+        .map(|line| line[..state_begins(line).unwrap_or(line.len())].trim_end())
+        .filter(|line| !line.is_empty())
+        .collect();
     lines[lines.len().saturating_sub(LINES)..].iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Where the states of the registers begin in a line such as `3: (bf) r6 = r1 ; frame2: R1=ctx() R6=ctx()`.
+fn state_begins(line: &str) -> Option<usize> {
+    let register = line.match_indices(" R").map(|(at, _)| at).find(|&at| {
+        let rest = line[at + 2..].trim_start_matches(|c: char| c.is_ascii_digit());
+        rest.len() < line.len() - at - 2 && (rest.starts_with('=') || rest.starts_with("_w="))
+    })?;
+    let before = line[..register].trim_end();
+    // "; frame2:", and before it, where a branch ends, the number of the next instruction
+    let before = before.strip_suffix(':').map_or(before, |start| start.trim_end_matches(|c: char| c.is_ascii_digit()));
+    let before = before.strip_suffix("frame").unwrap_or(before).trim_end();
+    Some(before.trim_end_matches(';').len())
 }
 
 #[cfg(test)]
@@ -275,13 +293,14 @@ mod tests {
 
     #[test]
     fn the_verifiers_last_words_leave_out_its_statistics() {
-        let log = "0: (b7) r0 = 0\n1: (61) r0 = *(u32 *)(r1 +76)\ninvalid mem access 'scalar'\n\
+        let log = "0: (b7) r0 = 0   ; frame2: R0_w=0\n; a line of source @ file.rs:1\n1: (1d) if r5 == r7 goto pc+1 \
+                   3: R5=scalar(smin=0) R7=1 fp-48=00000m0\ninvalid mem access 'scalar'\n\
                    verification time 12 usec\nstack depth 0\nprocessed 2 insns (limit 1000000) max_states_per_insn 0\n";
         let error = rejection(map::TO_POD, log, io::Error::from_raw_os_error(libc::EACCES));
         assert_eq!(
             error.to_string(),
-            "the kernel's verifier refused sluice_to_pod; its last words:\n  0: (b7) r0 = 0\n  1: (61) r0 = *(u32 \
-             *)(r1 +76)\n  invalid mem access 'scalar'"
+            "the kernel's verifier refused sluice_to_pod; its last words:\n  0: (b7) r0 = 0\n  ; a line of source @ \
+             file.rs:1\n  1: (1d) if r5 == r7 goto pc+1\n  invalid mem access 'scalar'"
         );
     }
 

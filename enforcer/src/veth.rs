@@ -5,7 +5,7 @@
 
 use std::{
     net::IpAddr,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
 use crate::netlink::{AddressFilter, Link, Monitor, Netlink, NetlinkError, Notice};
@@ -131,7 +131,7 @@ pub enum Change {
     Lost,
 }
 
-/// Tells of changes as they happen. Readable ([`AsFd`]) when there is one. Open it before listing, so that nothing
+/// Tells of changes as they happen. Readable ([`AsFd`], or [`AsRawFd`] for tokio's `AsyncFd`) when there is one. Open it before listing, so that nothing
 /// falls in between.
 #[derive(Debug)]
 pub struct Watcher {
@@ -162,6 +162,12 @@ impl Watcher {
 impl AsFd for Watcher {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.monitor.as_fd()
+    }
+}
+
+impl AsRawFd for Watcher {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

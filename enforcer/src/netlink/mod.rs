@@ -11,6 +11,7 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage, AddressScope},
     link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
+    nsid::{NsidAttribute, NsidMessage},
     route::{RouteAttribute, RouteMessage},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -134,6 +135,21 @@ impl Netlink {
         links.sort_unstable();
         links.dedup();
         Ok(links)
+    }
+
+    /// The id that this namespace has for itself, if it was given one.
+    pub(crate) fn own_namespace_id(&mut self) -> Result<Option<i32>, NetlinkError> {
+        let mut request = NsidMessage::default();
+        request.attributes.push(NsidAttribute::Pid(nix::unistd::gettid().as_raw().cast_unsigned()));
+        let answers =
+            self.request(RouteNetlinkMessage::GetNsId(request), 0).map_err(failed("ask for a namespace id"))?;
+        Ok(answers.into_iter().find_map(|answer| {
+            let RouteNetlinkMessage::NewNsId(message) = answer else { return None };
+            message.attributes.into_iter().find_map(|attribute| match attribute {
+                NsidAttribute::Id(id) if id >= 0 => Some(id),
+                _ => None,
+            })
+        }))
     }
 
     /// A request with many answers.

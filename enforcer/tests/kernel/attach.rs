@@ -1,0 +1,183 @@
+//! Programs on interfaces, by both mechanisms.
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions},
+};
+use enforcer::{Ahead, AttachError, Attached, Hooks, Mode};
+use enforcer_abi::{Direction, Reason, map};
+
+use crate::support::{Node, on_node, program_of_link, run};
+
+const BOTH: [(Hooks, Mode); 2] = [(Hooks::Auto, Mode::Tcx), (Hooks::Clsact, Mode::Clsact)];
+
+#[test]
+fn attached_means_held_until_the_pod_is_known_and_detached_means_free() {
+    for (hooks, mode) in BOTH {
+        on_node(move |node| {
+            let pod = node.pod();
+            let mut enforcer = node.open_with(hooks);
+            let mut events = enforcer.events().unwrap();
+            assert_eq!(pod.send(&mut events), Ok(()), "{mode:?}: nothing is attached yet");
+
+            let attachment = enforcer.attach(pod.ifindex).unwrap();
+            assert_eq!((attachment.mode, attachment.ahead), (mode, vec![]));
+            assert_eq!(enforcer.attached().unwrap(), [Attached { ifindex: pod.ifindex, mode, complete: true }]);
+            let dropped = pod.send(&mut events).expect_err("held");
+            assert_eq!((dropped.reason, dropped.direction), (Reason::Held as u8, Direction::Egress as u8));
+
+            enforcer.put_pod(pod.entry()).unwrap();
+            assert_eq!(pod.send(&mut events), Ok(()), "{mode:?}: nothing isolates it");
+            enforcer.delete_pod(pod.ifindex).unwrap();
+            assert!(pod.send(&mut events).is_err(), "{mode:?}: held again");
+
+            enforcer.detach(pod.ifindex).unwrap();
+            assert_eq!(enforcer.attached().unwrap(), []);
+            assert_eq!(pod.send(&mut events), Ok(()), "{mode:?}: detached");
+            assert_eq!(node.pins("links"), [""; 0]);
+        });
+    }
+}
+
+#[test]
+fn a_new_program_replaces_the_old_one_in_its_place() {
+    on_node(|node| {
+        let pod = node.pod();
+        let pin = |suffix: &str| node.pin_dir.join("links").join(format!("{}-{suffix}", pod.ifindex));
+        let mut enforcer = node.open();
+        enforcer.attach(pod.ifindex).unwrap();
+        let before = [program_of_link(&pin("to")), program_of_link(&pin("from"))];
+        enforcer.attach(pod.ifindex).unwrap();
+        assert_eq!(before, [program_of_link(&pin("to")), program_of_link(&pin("from"))], "attaching twice is once");
+        drop(enforcer);
+
+        let mut enforcer = node.open();
+        let after = [program_of_link(&pin("to")), program_of_link(&pin("from"))];
+        assert!(before.iter().all(|id| !after.contains(id)), "{before:?} {after:?}");
+        assert_eq!(enforcer.attach(pod.ifindex).unwrap().ahead, []);
+    });
+}
+
+#[test]
+fn a_change_of_mechanism_leaves_one() {
+    on_node(|node| {
+        let pod = node.pod();
+        for (hooks, mode) in [BOTH[0], BOTH[1], BOTH[0]] {
+            let mut enforcer = node.open_with(hooks);
+            enforcer.attach(pod.ifindex).unwrap();
+            assert_eq!(enforcer.attached().unwrap(), [Attached { ifindex: pod.ifindex, mode, complete: true }]);
+            let mut events = enforcer.events().unwrap();
+            assert!(pod.send(&mut events).is_err(), "{mode:?}: held");
+        }
+    });
+}
+
+#[test]
+fn half_an_attachment_is_noticed_and_completed() {
+    on_node(|node| {
+        let pod = node.pod();
+        let mut enforcer = node.open();
+        enforcer.attach(pod.ifindex).unwrap();
+        std::fs::remove_file(node.pin_dir.join("links").join(format!("{}-from", pod.ifindex))).unwrap();
+        let half = Attached { ifindex: pod.ifindex, mode: Mode::Tcx, complete: false };
+        assert_eq!(enforcer.attached().unwrap(), [half]);
+        enforcer.attach(pod.ifindex).unwrap();
+        assert_eq!(enforcer.attached().unwrap(), [Attached { complete: true, ..half }]);
+    });
+}
+
+/// A program of somebody else.
+fn foreign() -> Ebpf {
+    let mut loader = EbpfLoader::new();
+    for name in [map::FLOWS, map::OPENINGS, map::PREVIOUS_FLOWS, map::FRAGMENTS, map::COUNTERS] {
+        loader.map_max_entries(name, 1);
+    }
+    let mut ebpf = loader.load(enforcer::OBJECT).unwrap();
+    classifier(&mut ebpf).load().unwrap();
+    ebpf
+}
+
+fn classifier(ebpf: &mut Ebpf) -> &mut SchedClassifier {
+    ebpf.program_mut(map::CLOCK).unwrap().try_into().unwrap()
+}
+
+#[test]
+fn a_program_that_comes_ahead_of_ours_is_reported() {
+    for (hooks, mode) in BOTH {
+        on_node(move |node| {
+            let pod = node.pod();
+            let mut enforcer = node.open_with(hooks);
+            let mut other = foreign();
+            let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+            classifier(&mut other).attach_with_options(&pod.interface, TcAttachType::Egress, order).unwrap();
+            let attachment = enforcer.attach(pod.ifindex).unwrap();
+            let id = classifier(&mut other).info().unwrap().id();
+            let ahead = Ahead { direction: Direction::Ingress, id: Some(id), name: map::CLOCK.to_owned() };
+            match mode {
+                // We came first, though it was there before.
+                Mode::Tcx => assert_eq!(attachment.ahead, []),
+                // TCX programs run before all filters.
+                Mode::Clsact => assert_eq!(attachment.ahead, [ahead]),
+            }
+
+            let mut later = foreign();
+            let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+            classifier(&mut later).attach_with_options(&pod.interface, TcAttachType::Ingress, order).unwrap();
+            let reported = enforcer.attach(pod.ifindex).unwrap().ahead;
+            let id = classifier(&mut later).info().unwrap().id();
+            let ahead = Ahead { direction: Direction::Egress, id: Some(id), name: map::CLOCK.to_owned() };
+            assert!(reported.contains(&ahead), "{mode:?}: {reported:?}");
+        });
+    }
+}
+
+#[test]
+fn a_filter_that_comes_ahead_of_ours_is_reported() {
+    on_node(|node| {
+        let pod = node.pod();
+        let mut enforcer = node.open_with(Hooks::Clsact);
+        enforcer.attach(pod.ifindex).unwrap();
+        // At the same priority the newer filter runs first.
+        let pinned = node.pin(map::FROM_POD);
+        let filter = format!("filter add dev {} ingress prio 1 bpf da pinned {}", pod.interface, pinned.display());
+        run("tc", &filter);
+        let ahead = enforcer.attach(pod.ifindex).unwrap().ahead;
+        assert_eq!(ahead.len(), 1, "{ahead:?}");
+        assert_eq!(ahead[0].direction, Direction::Egress);
+    });
+}
+
+#[test]
+fn where_an_ingress_qdisc_is_clsact_is_refused_and_tcx_is_not() {
+    fn ingress(node: &mut Node) -> crate::support::Pod {
+        let pod = node.pod();
+        run("tc", &format!("qdisc add dev {} ingress", pod.interface));
+        pod
+    }
+    on_node(|node| {
+        let pod = ingress(node);
+        let error = node.open_with(Hooks::Clsact).attach(pod.ifindex).unwrap_err();
+        assert!(matches!(error, AttachError::IngressQdisc { ifindex } if ifindex == pod.ifindex), "{error:?}");
+    });
+    on_node(|node| {
+        let pod = ingress(node);
+        assert_eq!(node.open().attach(pod.ifindex).unwrap().mode, Mode::Tcx);
+    });
+}
+
+#[test]
+fn an_interface_that_is_gone_is_said_to_be_and_leaves_no_pins() {
+    for (hooks, _) in BOTH {
+        on_node(move |node| {
+            let pod = node.pod();
+            let mut enforcer = node.open_with(hooks);
+            enforcer.attach(pod.ifindex).unwrap();
+            run("ip", &format!("link del {}", pod.interface));
+            assert_eq!(enforcer.attached().unwrap(), []);
+            assert_eq!(node.pins("links"), [""; 0]);
+            let error = enforcer.attach(pod.ifindex).unwrap_err();
+            assert!(matches!(error, AttachError::Gone { ifindex } if ifindex == pod.ifindex), "{error:?}");
+            enforcer.detach(pod.ifindex).unwrap();
+        });
+    }
+}

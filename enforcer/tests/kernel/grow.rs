@@ -1,0 +1,197 @@
+//! Maps that grow, under writes, under traffic and under a process that dies.
+
+use std::time::Duration;
+
+use enforcer::{Contents, Enforcer, MapSizes, Options};
+use enforcer_abi::{Address, Op, PeerValue};
+
+use crate::{
+    support::{Node, entry, on_node, program_of_link},
+    tables::peer,
+};
+
+fn peers(numbers: std::ops::Range<u16>) -> Vec<Op> {
+    numbers.map(|number| Op::PutPeer(numbered(number))).collect()
+}
+
+fn numbered(number: u16) -> PeerValue {
+    peer(number.to_be_bytes(), u64::from(number))
+}
+
+fn open_with_peers(node: &Node, peers: u32) -> Enforcer {
+    let options = node.options();
+    Enforcer::open(&Options { sizes: MapSizes { peers, pods: 4, ..options.sizes }, ..options }).unwrap()
+}
+
+fn sorted(mut contents: Contents) -> Contents {
+    contents.peers.sort_by_key(|peer| peer.address);
+    contents.pods.sort_by_key(|pod| pod.ifindex);
+    contents
+}
+
+fn max(enforcer: &mut Enforcer, map: &str) -> u32 {
+    enforcer.fill().into_iter().find(|fill| fill.map == map).unwrap().max
+}
+
+/// What a pinned map of peers holds.
+fn pinned_peers(node: &Node, name: &str) -> Vec<PeerValue> {
+    let pin = aya::maps::MapData::from_pin(node.pin(name)).unwrap();
+    let map = aya::maps::HashMap::<_, Address, PeerValue>::try_from(aya::maps::Map::HashMap(pin)).unwrap();
+    let mut peers: Vec<PeerValue> = map.iter().map(|entry| entry.unwrap().1).collect();
+    peers.sort_by_key(|peer| peer.address);
+    peers
+}
+
+#[test]
+fn a_map_that_becomes_full_grows_and_keeps_all_it_holds() {
+    on_node(|node| {
+        let pod = node.pod();
+        let mut enforcer = open_with_peers(node, 64);
+        let mut events = enforcer.events().unwrap();
+        enforcer.attach(pod.ifindex).unwrap();
+        let link = node.pin_dir.join("links").join(format!("{}-from", pod.ifindex));
+        let before = program_of_link(&link);
+
+        enforcer.apply(&peers(0..1000)).unwrap();
+        assert!(max(&mut enforcer, "PEERS") >= 1000);
+        let expected: Vec<PeerValue> = (0..1000).map(numbered).collect();
+        assert_eq!(sorted(enforcer.contents().unwrap()).peers, expected);
+        assert_eq!(pinned_peers(node, "PEERS"), expected, "the pin is the larger map's");
+        assert!(node.pins("v1").iter().all(|name| !name.ends_with("-next")), "{:?}", node.pins("v1"));
+
+        assert_ne!(program_of_link(&link), before, "the interface runs a program that uses the larger map");
+        assert!(pod.send(&mut events).is_err(), "still held");
+        enforcer.put_pod(pod.entry()).unwrap();
+        assert_eq!(pod.send(&mut events), Ok(()), "by the same map of pods");
+    });
+}
+
+#[test]
+fn maintenance_grows_in_slices_and_writes_between_them_reach_both_maps() {
+    on_node(|node| {
+        let mut enforcer = open_with_peers(node, 8192);
+        enforcer.apply(&peers(0..6500)).unwrap();
+        assert_eq!(max(&mut enforcer, "PEERS"), 8192, "three quarters are used, nothing is full");
+        let mut slices = 0;
+        let mut number = 6500;
+        while enforcer.maintain(Duration::ZERO).unwrap() {
+            slices += 1;
+            // New ones, changed ones and deleted ones, wherever the copy is.
+            let changed = PeerValue { class: 99, ..numbered(number - 6000) };
+            let ops =
+                [Op::PutPeer(numbered(number)), Op::PutPeer(changed), Op::DeletePeer(numbered(number - 3000).address)];
+            enforcer.apply(&ops).unwrap();
+            assert!(pinned_peers(node, "PEERS-next").contains(&numbered(number)));
+            number += 1;
+        }
+        assert!(slices > 3, "{slices} slices");
+        assert_eq!(max(&mut enforcer, "PEERS"), 16384);
+        let expected: Vec<PeerValue> = (0..number)
+            .filter(|other| !(3500..number - 3000).contains(other))
+            .map(|other| {
+                let is_changed = (500..number - 6000).contains(&other);
+                PeerValue { class: if is_changed { 99 } else { other.into() }, ..numbered(other) }
+            })
+            .collect();
+        assert_eq!(pinned_peers(node, "PEERS"), expected);
+        assert!(!enforcer.maintain(Duration::ZERO).unwrap(), "nothing is due");
+    });
+}
+
+#[test]
+fn a_process_that_dies_while_maps_grow_leaves_the_ones_in_force() {
+    on_node(|node| {
+        let mut enforcer = open_with_peers(node, 8192);
+        enforcer.apply(&peers(0..6500)).unwrap();
+        assert!(enforcer.maintain(Duration::ZERO).unwrap());
+        enforcer.apply(&peers(6500..6600)).unwrap();
+        assert!(node.pins("v1").contains(&"PEERS-next".to_owned()));
+        drop(enforcer);
+
+        let enforcer = open_with_peers(node, 8192);
+        assert_eq!(sorted(enforcer.contents().unwrap()).peers, (0..6600).map(numbered).collect::<Vec<_>>());
+        assert!(!node.pins("v1").iter().any(|name| name.ends_with("-next")));
+    });
+}
+
+#[test]
+fn pods_and_their_counters_grow_together() {
+    on_node(|node| {
+        let pod = node.pod();
+        let mut enforcer = open_with_peers(node, 64);
+        let mut events = enforcer.events().unwrap();
+        enforcer.put_pod(pod.entry()).unwrap();
+        enforcer.attach(pod.ifindex).unwrap();
+        let passed = |enforcer: &Enforcer| {
+            let egress = enforcer.counters(pod.ifindex).unwrap().unwrap().packets[1];
+            egress[enforcer_abi::Reason::NotIsolated as usize]
+        };
+        assert_eq!(pod.send(&mut events), Ok(()));
+        let before = passed(&enforcer);
+        assert!(before > 0);
+        for ifindex in 1000..1100 {
+            enforcer.put_pod(entry(ifindex, Address::NONE)).unwrap();
+        }
+        assert!(max(&mut enforcer, "PODS") >= 101);
+        assert!(passed(&enforcer) >= before, "nothing that was counted is lost");
+        assert_eq!(pod.send(&mut events), Ok(()));
+        assert!(passed(&enforcer) > before, "and counting goes on");
+        let mut slots: Vec<u32> = enforcer.contents().unwrap().pods.iter().map(|pod| pod.slot).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        assert_eq!(slots.len(), 101, "every pod has a slot of its own");
+    });
+}
+
+#[test]
+fn a_larger_size_is_applied_on_start_and_a_smaller_one_is_not() {
+    on_node(|node| {
+        for (wanted, expected) in [(128, 128), (512, 512), (128, 512)] {
+            let mut enforcer = open_with_peers(node, wanted);
+            assert_eq!(max(&mut enforcer, "PEERS"), expected);
+            enforcer.apply(&peers(0..50)).unwrap();
+            assert_eq!(enforcer.contents().unwrap().peers.len(), 50);
+        }
+    });
+}
+
+#[test]
+fn flows_of_a_table_of_another_size_are_kept_to_be_looked_up() {
+    on_node(|node| {
+        let pod = node.pod();
+        let with_flows = |flows| {
+            let options = node.options();
+            Enforcer::open(&Options { sizes: MapSizes { flows, ..options.sizes }, ..options }).unwrap()
+        };
+        let mut enforcer = with_flows(1024);
+        assert!(!node.pins("v1").contains(&"PREVIOUS_FLOWS".to_owned()));
+        // A flow that was seen in both directions: a question and its answer.
+        enforcer.put_pod(pod.entry()).unwrap();
+        enforcer.attach(pod.ifindex).unwrap();
+        pod.exchange();
+        let flows = enforcer.flows().unwrap();
+        let replied: Vec<_> = flows.iter().filter(|flow| flow.replied).collect();
+        assert_eq!(replied.len(), 1, "{flows:?}");
+        let kept = replied[0].key;
+        drop(enforcer);
+
+        let enforcer = with_flows(2048);
+        assert!(!enforcer.flows().unwrap().iter().any(|flow| flow.replied), "they aren't copied");
+        assert!(node.pins("v1").contains(&"PREVIOUS_FLOWS".to_owned()));
+        let pin = aya::maps::MapData::from_pin(node.pin("PREVIOUS_FLOWS")).unwrap();
+        let map = aya::maps::Map::LruHashMap(pin);
+        let map = aya::maps::HashMap::<_, enforcer_abi::FlowKey, enforcer_abi::FlowValue>::try_from(map).unwrap();
+        assert!(map.get(&kept, 0).is_ok());
+        drop(enforcer);
+
+        // While one may be alive the old table stays; without one it goes.
+        drop(with_flows(2048));
+        assert!(node.pins("v1").contains(&"PREVIOUS_FLOWS".to_owned()));
+        let pin = aya::maps::MapData::from_pin(node.pin("PREVIOUS_FLOWS")).unwrap();
+        let map = aya::maps::Map::LruHashMap(pin);
+        let mut map = aya::maps::HashMap::<_, enforcer_abi::FlowKey, enforcer_abi::FlowValue>::try_from(map).unwrap();
+        map.remove(&kept).unwrap();
+        drop(with_flows(2048));
+        assert!(!node.pins("v1").contains(&"PREVIOUS_FLOWS".to_owned()));
+    });
+}

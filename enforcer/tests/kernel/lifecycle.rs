@@ -1,0 +1,160 @@
+//! One owner, processes that die, layouts that change, and the way out.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
+use enforcer::{Enforcer, Hooks, LoadError, OpenError, Options, PinsError, preflight::PreflightError};
+use enforcer_abi::{Op, map};
+
+use crate::{
+    support::{index_of, on_node, program_of_link, run},
+    tables::peer,
+};
+
+#[test]
+fn a_second_owner_is_refused_and_told_who_the_first_one_is() {
+    on_node(|node| {
+        let first = node.open();
+        let error = Enforcer::open(&node.options()).map(drop).unwrap_err();
+        let OpenError::Pins(PinsError::InUse { holder, .. }) = &error else { panic!("{error:?}") };
+        assert!(holder.starts_with(&format!("process {}", std::process::id())), "{holder}");
+        let error = Enforcer::cleanup(&node.pin_dir).unwrap_err();
+        assert!(matches!(error, OpenError::Pins(PinsError::InUse { .. })), "{error:?}");
+        drop(first);
+        node.open();
+    });
+}
+
+#[test]
+fn pins_have_to_be_on_a_bpf_file_system() {
+    on_node(|node| {
+        let options = Options { pin_dir: "/tmp/sluice-pins".into(), ..node.options() };
+        let error = Enforcer::open(&options).map(drop).unwrap_err();
+        assert!(matches!(error, OpenError::Preflight(PreflightError::NoBpfFs { .. })), "{error:?}");
+        assert!(!std::path::Path::new("/tmp/sluice-pins").exists());
+    });
+}
+
+/// Not a test: the process that `enforcement_outlives_a_killed_process` kills.
+#[test]
+#[ignore = "started by another test, in whose namespace it attaches"]
+fn child_that_is_killed() {
+    let Ok(pin_dir) = std::env::var("SLUICE_TEST_PIN_DIR") else { return };
+    let interface = std::env::var("SLUICE_TEST_INTERFACE").unwrap();
+    let clock = enforcer::Clock::measure().unwrap();
+    let hooks = if std::env::var("SLUICE_TEST_CLSACT").is_ok() { Hooks::Clsact } else { Hooks::Auto };
+    let mut enforcer = Enforcer::open(&Options { hooks, ..Options::new(pin_dir, clock) }).unwrap();
+    enforcer.attach(index_of(&interface)).unwrap();
+    enforcer.apply(&[Op::PutPeer(peer([0, 1], 2))]).unwrap();
+    println!("\nattached");
+    // Until it is killed.
+    let _ = std::io::stdin().read_line(&mut String::new());
+}
+
+#[test]
+fn enforcement_outlives_a_killed_process() {
+    for hooks in [Hooks::Auto, Hooks::Clsact] {
+        on_node(move |node| {
+            let pod = node.pod();
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command
+                .args(["--exact", "lifecycle::child_that_is_killed", "--ignored", "--nocapture"])
+                .env("SLUICE_TEST_PIN_DIR", &node.pin_dir)
+                .env("SLUICE_TEST_INTERFACE", &pod.interface)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped());
+            if hooks == Hooks::Clsact {
+                command.env("SLUICE_TEST_CLSACT", "1");
+            }
+            let mut child = command.spawn().unwrap();
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let attached = lines.map_while(Result::ok).any(|line| line == "attached");
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(attached, "the child attached before it was killed");
+
+            let events = aya::maps::MapData::from_pin(node.pin(map::EVENTS)).unwrap();
+            let events = aya::maps::RingBuf::try_from(aya::maps::Map::RingBuf(events)).unwrap();
+            drop(events);
+            let mut enforcer = node.open_with(hooks);
+            let mut events = enforcer.events().unwrap();
+            assert!(pod.send(&mut events).is_err(), "{hooks:?}: still held");
+            assert_eq!(enforcer.contents().unwrap().peers, [peer([0, 1], 2)]);
+            assert!(enforcer.attached().unwrap()[0].complete);
+        });
+    }
+}
+
+#[test]
+fn maps_of_another_layout_stay_in_force_until_the_take_over() {
+    on_node(|node| {
+        let pod = node.pod();
+        let mut enforcer = node.open();
+        enforcer.put_pod(pod.entry()).unwrap();
+        enforcer.attach(pod.ifindex).unwrap();
+        drop(enforcer);
+        // As an agent with an older layout would have left it.
+        std::fs::rename(node.pin_dir.join("v1"), node.pin_dir.join("v0")).unwrap();
+        let link = node.pin_dir.join("links").join(format!("{}-from", pod.ifindex));
+        let before = program_of_link(&link);
+
+        let mut enforcer = node.open();
+        let mut events = enforcer.events().unwrap();
+        assert!(enforcer.awaits_take_over().unwrap());
+        assert_eq!(program_of_link(&link), before);
+        assert!(node.pins("").contains(&"v0".to_owned()));
+        assert_eq!(pod.send(&mut events), Ok(()), "by the old program and its entry of the pod");
+        enforcer.put_pod(pod.entry()).unwrap();
+        enforcer.take_over().unwrap();
+        assert_ne!(program_of_link(&link), before);
+        assert!(!enforcer.awaits_take_over().unwrap());
+        assert_eq!(node.pins(""), ["links", "v1"]);
+        assert_eq!(pod.send(&mut events), Ok(()));
+        enforcer.delete_pod(pod.ifindex).unwrap();
+        assert!(pod.send(&mut events).is_err(), "by the new program");
+    });
+}
+
+#[test]
+fn a_pinned_map_of_another_shape_is_refused() {
+    on_node(|node| {
+        drop(node.open());
+        std::fs::remove_file(node.pin(map::PEERS)).unwrap();
+        std::fs::rename(node.pin(map::ROWS), node.pin(map::PEERS)).unwrap();
+        let error = Enforcer::open(&node.options()).map(drop).unwrap_err();
+        assert!(matches!(error, OpenError::Load(LoadError::ForeignMap { .. })), "{error:?}");
+    });
+}
+
+#[test]
+fn cleanup_leaves_no_trace() {
+    for hooks in [Hooks::Auto, Hooks::Clsact] {
+        on_node(move |node| {
+            let pods = [node.pod(), node.pod()];
+            // Somebody else's filter stays, and so does the qdisc that holds it.
+            run("tc", &format!("qdisc add dev {} clsact", pods[1].interface));
+            let other = "protocol ip prio 7 u32 match u32 0 0";
+            run("tc", &format!("filter add dev {} egress {other}", pods[1].interface));
+            let mut enforcer = node.open_with(hooks);
+            for pod in &pods {
+                enforcer.attach(pod.ifindex).unwrap();
+            }
+            drop(enforcer);
+            let released = Enforcer::cleanup(&node.pin_dir).unwrap();
+            assert_eq!(released, [pods[0].ifindex, pods[1].ifindex]);
+            assert!(!node.pin_dir.exists());
+            let show = |what: &str, pod: usize, rest: &str| {
+                let line = format!("{what} show dev {} {rest}", pods[pod].interface);
+                let output = Command::new("tc").args(line.split_whitespace()).output().unwrap();
+                String::from_utf8(output.stdout).unwrap()
+            };
+            assert!(!show("qdisc", 0, "").contains("clsact"));
+            assert!(show("qdisc", 1, "").contains("clsact"));
+            assert!(show("filter", 1, "egress").contains("u32"));
+            assert!(!show("filter", 1, "egress").contains("sluice"));
+            assert_eq!(Enforcer::cleanup(&node.pin_dir).unwrap(), [] as [u32; 0], "cleaning up twice is fine");
+        });
+    }
+}
