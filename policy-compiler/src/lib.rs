@@ -10,6 +10,7 @@ pub mod change;
 pub mod cluster;
 pub mod convert;
 pub mod diagnostic;
+pub mod explain;
 pub mod files;
 pub mod model;
 pub mod reference;

@@ -30,6 +30,7 @@ use k8s_openapi::{
 use serde::de::DeserializeOwned;
 
 pub use self::assemble::{Assembled, assemble};
+pub(crate) use self::kinds::distance;
 use self::{
     kinds::Said,
     read::OddityKind,
