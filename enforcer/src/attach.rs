@@ -182,7 +182,11 @@ impl Attacher<'_> {
                 AttachError::Link { action: "attach", ifindex, source }
             }
         })?;
-        sys::pin(link.as_fd(), &path).map_err(PinsError::file("could not pin", &path))?;
+        if let Err(error) = sys::pin(link.as_fd(), &path) {
+            // At once, for a second try: the kernel would let go of it a moment later.
+            let _ = sys::link_detach(link.as_fd());
+            return Err(PinsError::file("could not pin", &path)(error).into());
+        }
         Ok(())
     }
 

@@ -78,7 +78,10 @@ fn half_an_attachment_is_noticed_and_completed() {
         let pod = node.pod();
         let mut enforcer = node.open();
         enforcer.attach(pod.ifindex).unwrap();
+        drop(enforcer);
+        // As after a crash between the two directions.
         std::fs::remove_file(node.pin_dir.join("links").join(format!("{}-from", pod.ifindex))).unwrap();
+        let mut enforcer = node.open();
         let half = Attached { ifindex: pod.ifindex, mode: Mode::Tcx, complete: false };
         assert_eq!(enforcer.attached().unwrap(), [half]);
         enforcer.attach(pod.ifindex).unwrap();
