@@ -7,14 +7,25 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+mod class;
 pub mod cluster;
+pub mod compiler;
+mod content_id;
+pub mod contents;
 pub mod convert;
 pub mod diagnostic;
 pub mod explain;
 pub mod files;
+mod index;
 pub mod model;
+pub mod plan;
+mod port;
 pub mod reference;
+mod table;
+pub mod walk;
 
 pub use change::{Changes, PodTables, PodUpdate, Report, Step, TableUse};
 pub use cluster::Cluster;
+pub use compiler::{Compiler, Options};
+pub use contents::Contents;
 pub use model::Event;

@@ -1,0 +1,1 @@
+//! Precedence and port classes of single tables.

@@ -1,0 +1,65 @@
+//! The compiler against its promises, on generated clusters with few names, so that objects meet often: any sequence of
+//! events ends where a fresh compilation does, the tables mean what the policies say, and between any two writes every
+//! packet is judged as before or as after.
+
+mod direct;
+mod generate;
+mod kernel;
+mod world;
+
+use std::sync::Arc;
+
+use policy_compiler::{Compiler, Event, Options};
+use proptest::prelude::*;
+
+use world::World;
+
+fn compiler() -> Compiler {
+    Compiler::new(Options::new(generate::NODE))
+}
+
+/// Applies batches one by one, holding everything against everything after each.
+fn run(batches: Vec<Vec<Event>>) -> Result<(), TestCaseError> {
+    let mut compiler = compiler();
+    let mut world = World::default();
+    let mut kernel = kernel::Kernel::default();
+    for batch in batches {
+        batch.iter().for_each(|event| world.apply(event));
+        let changes = compiler.apply_all(batch);
+        let contents = compiler.contents();
+        kernel.carry_out(&changes.steps, &contents)?;
+        let mut fresh = self::compiler();
+        fresh.apply_all(world.events());
+        prop_assert_eq!(&contents, &fresh.contents(), "the tables are not those of a fresh compilation");
+        direct::check(&world, &contents)?;
+    }
+    Ok(())
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig { max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn events_one_by_one(events in prop::collection::vec(generate::event(), 1..24)) {
+        run(events.into_iter().map(|event| vec![event]).collect())?;
+    }
+
+    #[test]
+    fn events_in_batches(batches in prop::collection::vec(prop::collection::vec(generate::event(), 1..12), 1..5)) {
+        run(batches)?;
+    }
+}
+
+#[test]
+fn an_empty_cluster_has_empty_tables() {
+    assert_eq!(compiler().contents(), policy_compiler::Contents::default());
+    assert!(
+        compiler()
+            .apply(Event::DeletePod(policy_compiler::model::ObjectName::new("a", Arc::<str>::from("b"))))
+            .is_empty()
+    );
+}
