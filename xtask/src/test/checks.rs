@@ -7,21 +7,43 @@ use anyhow::{Context as _, Result};
 use super::{runner::Tally, seconds};
 use crate::{tidy, toolchain::Toolchain};
 
-/// The checks that cargo does: name and arguments.
-const CHECKS: [(&str, &[&str]); 3] = [
-    ("format", &["fmt", "--all", "--check"]),
-    ("lints", &["clippy", "--quiet", "--all-targets", "--", "--deny", "warnings"]),
-    ("documentation", &["doc", "--quiet", "--no-deps", "--document-private-items"]),
+/// A check that cargo does.
+struct Check {
+    name: &'static str,
+    /// Of cargo, parted by spaces.
+    arguments: &'static str,
+    /// Variables of the environment.
+    environment: fn() -> Vec<(&'static str, String)>,
+}
+
+const CHECKS: [Check; 4] = [
+    Check { name: "format", arguments: "fmt --all --check", environment: Vec::new },
+    Check { name: "lints", arguments: "clippy --quiet --all-targets -- --deny warnings", environment: Vec::new },
+    // As enforcer's build script builds it, in a folder of its own: its target is another.
+    Check {
+        name: "program lints",
+        arguments: "clippy --quiet --package enforcer-ebpf --target bpfel-unknown-none --target-dir target/bpf \
+                    -Zbuild-std=core -- --deny warnings",
+        environment: || {
+            let arch = format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH);
+            vec![("RUSTC_BOOTSTRAP", "1".to_owned()), ("CARGO_ENCODED_RUSTFLAGS", arch)]
+        },
+    },
+    Check {
+        name: "documentation",
+        arguments: "doc --quiet --no-deps --document-private-items",
+        environment: || vec![("RUSTDOCFLAGS", "--deny warnings".to_owned())],
+    },
 ];
 
 /// Runs them all; what they came to, with the time.
 pub(super) fn run(toolchain: &Toolchain, total: &mut Tally) -> Result<String> {
     let start = Instant::now();
     let mut tally = Tally::default();
-    for (name, arguments) in CHECKS {
+    for check in CHECKS {
         let mut command = toolchain.cargo();
-        command.args(arguments).env("RUSTDOCFLAGS", "--deny warnings");
-        note(&mut tally, name, command.status().context("cannot start cargo")?.success());
+        command.args(check.arguments.split_whitespace()).envs((check.environment)());
+        note(&mut tally, check.name, command.status().context("cannot start cargo")?.success());
     }
     let findings = tidy::check(&toolchain.root)?;
     for finding in &findings {
