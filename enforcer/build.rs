@@ -1,4 +1,5 @@
-//! Builds `enforcer-ebpf` for the BPF target and leaves the object in `OUT_DIR/sluice`, for `include_bytes!`.
+//! Builds `enforcer-ebpf` for the BPF target and leaves the objects in `OUT_DIR/sluice` and
+//! `OUT_DIR/sluice-bench`, for `include_bytes!`.
 //!
 //! `aya-build` would do, but it enables `-Z build-std` only for a nightly compiler or for its own whole environment.
 
@@ -36,6 +37,8 @@ fn main() {
         }
         Err(error) => panic!("cargo could not be started for the eBPF program: {error}"),
     }
-    let object = target_dir.join(target).join("release").join("sluice");
-    std::fs::copy(&object, Path::new(&out).join("sluice")).expect("cargo has just written the object");
+    for object in ["sluice", "sluice-bench"] {
+        let built = target_dir.join(target).join("release").join(object);
+        std::fs::copy(&built, Path::new(&out).join(object)).expect("cargo has just written the object");
+    }
 }

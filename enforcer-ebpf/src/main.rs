@@ -1,12 +1,73 @@
 //! The TC programs: each packet at a pod's veth is judged by the tables that `enforcer` keeps.
+//!
+//! A packet's way, file by file: `parse` turns it into a [`packet::Packet`]; `flow::follows` is the fast path, one
+//! look-up; `slow::judge` is everything else, and calls on the rest.
 #![no_std]
 #![no_main]
+// Inline assembly for BPF is unstable; the whole target is, and needs the same switch.
+#![feature(asm_experimental_arch)]
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+mod address;
+mod ends;
+mod frame;
+mod maps;
+mod packet;
+mod parse;
+mod settings;
+mod verdict;
+mod verifier;
 
+mod exempt;
+mod flow;
+mod fragment;
+mod held;
+mod judge;
+mod quote;
+mod report;
+mod resolve;
+mod slow;
+mod source;
+
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::classifier, programs::TcContext};
+use enforcer_abi::Direction;
+
+use crate::{frame::Frame, packet::Packet, verdict::Verdict};
+
+/// For packets to the pod: the host side's TC egress.
 #[classifier]
-pub fn sluice_to_pod(_context: TcContext) -> i32 {
-    -1
+pub(crate) fn sluice_to_pod(context: TcContext) -> i32 {
+    enforce(&context, Direction::Ingress).into()
+}
+
+/// For packets from the pod: the host side's TC ingress.
+#[classifier]
+pub(crate) fn sluice_from_pod(context: TcContext) -> i32 {
+    enforce(&context, Direction::Egress).into()
+}
+
+/// For a test run only: overwrites the first 16 bytes by `bpf_jiffies64` and `bpf_ktime_get_ns`, so that user space
+/// learns how long a jiffy is.
+#[classifier]
+pub(crate) fn sluice_clock(context: TcContext) -> i32 {
+    // SAFETY: no argument, no memory.
+    let clocks = [maps::now(), unsafe { bpf_ktime_get_ns() }];
+    match context.store(0, &clocks, 0) {
+        Ok(()) => Verdict::Pass.into(),
+        Err(_) => Verdict::Drop.into(),
+    }
+}
+
+#[inline(always)]
+fn enforce(context: &TcContext, direction: Direction) -> Verdict {
+    let frame = Frame::new(context);
+    // The epoch comes before anything that it vouches for.
+    let mut packet = Packet::new(frame, direction, maps::epoch(), maps::now());
+    parse::parse(frame, direction, &mut packet);
+    if packet.may_follow && flow::follows(frame, direction, &mut packet) {
+        return Verdict::Pass;
+    }
+    packet.forget();
+    slow::judge(frame, &packet)
 }
 
 #[cfg(not(test))]

@@ -1,0 +1,47 @@
+//! Packets of an interface whose pod isn't known yet: [`judge`].
+
+use enforcer_abi::{Direction, PodFlags, Reason, protocol};
+
+use crate::{
+    address::is_v4,
+    maps::NODE_ADDRESSES,
+    packet::{Fragment, Packet, Role, Shape},
+};
+
+/// UDP ports of DHCP (RFC 2131 section 4.1) and DHCPv6 (RFC 8415 section 7.2), client and server.
+const DHCP_V4: (u16, u16) = (68, 67);
+const DHCP_V6: (u16, u16) = (546, 547);
+
+/// What becomes of a packet that is not the node's own. `flags` are 0 for an interface without an entry.
+#[inline(always)]
+pub(crate) fn judge(packet: &Packet, flags: u32) -> Reason {
+    if flags & PodFlags::SETUP != 0 && is_setup(packet) { Reason::Infrastructure } else { Reason::Held }
+}
+
+/// Whether a CNI may need it to set the interface up. MLD goes with neighbour discovery: bridges that snoop deliver
+/// solicitations to those only who have reported.
+#[inline(always)]
+fn is_setup(packet: &Packet) -> bool {
+    match packet.shape {
+        Shape::Arp => true,
+        Shape::Ip => packet.is_infrastructure() || is_dhcp(packet) || is_echo_to_node(packet),
+        Shape::Opaque | Shape::OpaqueV6 => false,
+    }
+}
+
+#[inline(always)]
+fn is_dhcp(packet: &Packet) -> bool {
+    let key = &packet.ends.key;
+    let ports = if is_v4(&packet.ends.pod) { DHCP_V4 } else { DHCP_V6 };
+    key.protocol == protocol::UDP
+        && packet.fragment as u8 == Fragment::Whole as u8
+        && (key.pod_port, key.remote_port) == ports
+}
+
+#[inline(always)]
+fn is_echo_to_node(packet: &Packet) -> bool {
+    packet.direction as u8 == Direction::Egress as u8
+        && packet.role as u8 == Role::Request as u8
+        && matches!(packet.icmp_type, 8 | 128)
+        && NODE_ADDRESSES.get_ptr(&packet.ends.key.remote).is_some()
+}

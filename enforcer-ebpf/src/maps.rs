@@ -1,0 +1,79 @@
+//! The maps, under the names of `enforcer_abi::map`. The sizes here are for a small node; the loader sets its own.
+//!
+//! Reading a hash while user space writes it: the kernel gives a deleted element to the next insertion at once, under
+//! the reader's eyes. So values carry their own key, and whoever reads one reads what it needs first and the key last;
+//! elements of another key count as not computable.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    helpers::bpf_jiffies64,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+};
+use enforcer_abi::{
+    Address, ClassId, Counters, EventBudget, FlowKey, FlowValue, FragmentKey, FragmentValue, FrontEndKey,
+    FrontEndValue, PeerValue, PodEntry, PortKey, PortValue, RowKey, RowValue,
+};
+
+#[map]
+pub(crate) static PODS: HashMap<u32, PodEntry> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static PEERS: HashMap<Address, PeerValue> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+/// The key after its length is an [`Address`]: `enforcer_abi::BlockKey`.
+#[map]
+pub(crate) static BLOCKS: LpmTrie<Address, ClassId> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static PORTS: HashMap<PortKey, PortValue> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+/// The key after its length is table, protocol and port: `enforcer_abi::PortRangeKey`.
+#[map]
+pub(crate) static PORT_RANGES: LpmTrie<[u8; 12], PortValue> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static ROWS: HashMap<RowKey, RowValue> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static FRONT_ENDS: HashMap<FrontEndKey, FrontEndValue> =
+    HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(131_072, 0);
+#[map]
+pub(crate) static OPENINGS: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(32_768, 0);
+#[map]
+pub(crate) static PREVIOUS_FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(1024, 0);
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::with_max_entries(8192, 0);
+#[map]
+static EPOCH: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1024, 0);
+#[map]
+pub(crate) static EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+#[map]
+pub(crate) static NODE_ADDRESSES: HashMap<Address, u32> = HashMap::with_max_entries(256, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static NODE_INTERFACES: HashMap<u32, u32> = HashMap::with_max_entries(64, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static ENDPOINTS: HashMap<Address, u32> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+/// The epoch of the tables.
+#[inline(always)]
+pub(crate) fn epoch() -> u64 {
+    // SAFETY: a `u64` of an array, which never goes away; volatile, because user space writes it.
+    EPOCH.get_ptr(0).map_or(0, |epoch| unsafe { core::ptr::read_volatile(epoch) })
+}
+
+/// `bpf_jiffies64`.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: no argument, no memory.
+    unsafe { bpf_jiffies64() }
+}
+
+/// Reads a field that another CPU may be writing.
+macro_rules! field {
+    ($value:expr, $($field:ident).+ $([$index:literal])?) => {
+        // SAFETY: `$value` points to a map value that the look-up has just returned and the verifier has checked.
+        unsafe { core::ptr::read_volatile(&raw const (*$value).$($field).+ $([$index])?) }
+    };
+}
+pub(crate) use field;
