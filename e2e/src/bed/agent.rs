@@ -167,7 +167,7 @@ fn get(socket: &Path, path: &str) -> Result<Answer> {
         UnixStream::connect(socket).with_context(|| format!("cannot connect to {}", socket.display()))?;
     connection.set_read_timeout(Some(PATIENCE)).context("cannot set a time-out")?;
     // HTTP/1.0: the answer comes in one piece, and the connection ends with it.
-    write!(connection, "GET {path} HTTP/1.0\r\nHost: agent\r\n\r\n").context("cannot ask")?;
+    connection.write_all(format!("GET {path} HTTP/1.0\r\nHost: agent\r\n\r\n").as_bytes()).context("cannot ask")?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).with_context(|| format!("no answer to GET {path}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").context("not an answer by HTTP")?;
