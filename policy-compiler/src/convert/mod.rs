@@ -23,6 +23,8 @@ mod policy;
 mod port;
 mod selector;
 mod service;
+#[cfg(test)]
+mod tests;
 mod workload;
 
 use std::sync::Arc;

@@ -106,11 +106,11 @@ impl Objects {
             return None;
         }
         let Connection { protocol, port, .. } = *connection;
+        let source_pod = self.pod_of(&connection.source);
         // 'A Pod cannot block access to itself' (Network Policies).
-        if source_address == destination_address {
+        if source_pod.is_some() && source_address == destination_address {
             return Some(Verdict::Allowed);
         }
-        let source_pod = self.pod_of(&connection.source);
         let egress = source_pod.is_none_or(|pod| self.pod_may_send(pod, destination_address, protocol, port));
         let back_ends = self.back_ends_of(source_pod, destination_address, protocol, port);
         let arrivals = back_ends.unwrap_or_else(|| vec![(destination_address, port)]);

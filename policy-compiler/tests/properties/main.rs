@@ -1,0 +1,136 @@
+//! What must hold on every cluster: reference, explanations and tables agree, and nothing that is broken allows more.
+//! Clusters are generated as API objects and read as a file is, so that everything from text to verdict takes part.
+
+#[path = "../generate/mod.rs"]
+mod generate;
+mod judges;
+
+use std::cell::Cell;
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+
+use generate::{Damage, Manifests, break_at, cluster, cluster_with, damage, document, policies};
+use judges::Judges;
+
+/// Tables are compiled of clusters with fewer Services than this.
+const SERVICES: usize = 1;
+
+/// `PROPTEST_CASES` asks for more, or fewer, than 256.
+fn config() -> Config {
+    Config { failure_persistence: None, ..Config::default() }
+}
+
+#[test]
+fn generated_objects_are_valid() {
+    TestRunner::new(config())
+        .run(&cluster(), |objects| {
+            let parsed = policy_compiler::files::parse("f.json", document(&objects).as_bytes());
+            let assembled = policy_compiler::files::assemble([&parsed]);
+            let errors: Vec<_> = assembled
+                .diagnostics
+                .iter()
+                .filter(|found| found.severity == policy_compiler::diagnostic::Severity::Error)
+                .collect();
+            prop_assert_eq!(errors, Vec::<&policy_compiler::diagnostic::Diagnostic>::new());
+            prop_assert!(parsed.ignored.is_empty());
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn reference_and_tables_agree() {
+    let denials = Cell::new(0);
+    TestRunner::new(config())
+        .run(&cluster_with(SERVICES), |objects| {
+            let judges = Judges::of(&objects);
+            for question in judges.questions() {
+                let reference = judges.reference(&question);
+                denials.set(denials.get() + u32::from(!reference));
+                prop_assert_eq!(judges.tables(&question), Some(reference), "{:?}", question);
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert!(denials.get() > 0, "a test without denials proves nothing");
+}
+
+#[test]
+fn reference_and_explanations_agree() {
+    TestRunner::new(config())
+        .run(&cluster(), |objects| {
+            let judges = Judges::of(&objects);
+            for connection in judges.connections() {
+                prop_assert_eq!(judges.explained(&connection), judges.judged(&connection), "{:?}", connection);
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn damaged() -> impl Strategy<Value = (Manifests, Manifests, Damage)> {
+    let with_policies = cluster_with(SERVICES).prop_filter("no policy", |objects| !policies(objects).is_empty());
+    (with_policies, any::<prop::sample::Index>(), any::<usize>(), damage()).prop_map(
+        |(objects, which, place, damage)| {
+            let mut broken = objects.clone();
+            let index = *which.get(&policies(&objects));
+            break_at(&mut broken.0[index], place, &damage);
+            (objects, broken, damage)
+        },
+    )
+}
+
+#[test]
+fn garbage_in_a_policy_never_allows_more() {
+    TestRunner::new(config())
+        .run(&damaged(), |(objects, broken, _)| {
+            let (before, after) = (Judges::of(&objects), Judges::of(&broken));
+            for question in before.questions() {
+                let was = before.reference(&question);
+                prop_assert!(was || !after.reference(&question), "reference: {:?}", question);
+                prop_assert!(was || after.tables(&question) != Some(true), "tables: {:?}", question);
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn reference_and_tables_agree_on_garbage() {
+    TestRunner::new(config())
+        .run(&damaged(), |(_, broken, _)| {
+            let judges = Judges::of(&broken);
+            for question in judges.questions() {
+                prop_assert_eq!(judges.tables(&question), Some(judges.reference(&question)), "{:?}", question);
+            }
+            for connection in judges.connections() {
+                prop_assert_eq!(judges.explained(&connection), judges.judged(&connection), "{:?}", connection);
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn damage_is_always_reported() {
+    TestRunner::new(config())
+        .run(&damaged(), |(objects, broken, _)| {
+            if objects != broken {
+                let assembled = policy_compiler::files::assemble([&policy_compiler::files::parse(
+                    "f.json",
+                    document(&broken).as_bytes(),
+                )]);
+                let error = |found: &policy_compiler::diagnostic::Diagnostic| {
+                    found.severity == policy_compiler::diagnostic::Severity::Error
+                        && found.place.is_some()
+                        && found.field.starts_with("spec")
+                };
+                prop_assert!(assembled.diagnostics.iter().any(error), "{:?}", assembled.diagnostics);
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+}
