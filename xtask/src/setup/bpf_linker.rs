@@ -27,7 +27,7 @@ pub(super) fn install(toolchain: &Toolchain) -> Result<()> {
     let llvm = &toolchain.llvm;
     ensure!(
         LLVMS.contains(&llvm.as_str()),
-        "rustc {} carries LLVM {llvm}, which bpf-linker {VERSION} does not know; use Rust 1.95.0",
+        "rustc {} carries LLVM {llvm}, which bpf-linker {VERSION} does not know; set RUSTUP_TOOLCHAIN=1.95.0",
         toolchain.release
     );
     let prefix = llvm_prefix(toolchain)?;
