@@ -9,8 +9,10 @@ mod expand;
 mod line;
 mod ordered;
 mod reference;
+mod tables;
 
 pub use case::{Case, folder, load};
 pub use connection::{Connection, End, Evaluator, Expected, Mismatch, Side, Transport};
 pub use line::Family;
 pub use reference::Reference;
+pub use tables::Tables;

@@ -3,16 +3,15 @@
 
 use std::sync::Arc;
 
-use e2e::connections::{self, Case, Evaluator, Reference};
+use e2e::connections::{self, Case, Evaluator, Reference, Tables};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::from_args();
     let cases = connections::load()?;
-    let trials = cases
-        .into_iter()
-        .map(Arc::new)
-        .flat_map(|case| [trial("reports", &case, reports), trial("reference", &case, reference)]);
+    let trials = cases.into_iter().map(Arc::new).flat_map(|case| {
+        [trial("reports", &case, reports), trial("reference", &case, reference), trial("tables", &case, tables)]
+    });
     let trials = trials.collect();
     libtest_mimic::run(&arguments, trials).exit()
 }
@@ -38,6 +37,11 @@ fn reference(case: &Case) -> Result<(), Failed> {
         }
     }
     fail_with(case, &lines)
+}
+
+/// Evaluator 2.
+fn tables(case: &Case) -> Result<(), Failed> {
+    sides(case, &Tables::of(case))
 }
 
 fn sides(case: &Case, evaluator: &impl Evaluator) -> Result<(), Failed> {

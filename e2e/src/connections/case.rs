@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use policy_compiler::{
     Cluster,
-    diagnostic::{Diagnostic, Severity},
+    diagnostic::{Diagnostic, Kind, Severity},
     files::{self, Object},
 };
 use serde::Deserialize;
@@ -96,6 +96,36 @@ impl Case {
             reports: file.reports,
             connections,
             sockets: file.sockets,
+        })
+    }
+
+    /// The same objects and pods without the policies, and no connections.
+    ///
+    /// # Errors
+    /// Never for a case that was read.
+    pub fn without_policies(&self) -> Result<Self> {
+        let mut manifest = String::new();
+        for object in self.objects.iter().filter(|object| object.kind() != Kind::NetworkPolicy) {
+            let value = match object {
+                Object::Namespace(object) => serde_json::to_value(object),
+                Object::Node(object) => serde_json::to_value(object),
+                Object::Pod(object) => serde_json::to_value(object),
+                Object::Service(object) => serde_json::to_value(object),
+                Object::EndpointSlice(object) => serde_json::to_value(object),
+                Object::NetworkPolicy(object) => serde_json::to_value(object),
+            };
+            let _ = writeln!(manifest, "---\n{}", value.context("an object that was read can be written")?);
+        }
+        let parsed = files::parse(&format!("{}.yaml", self.name), manifest.as_bytes());
+        let assembled = files::assemble([&parsed]);
+        Ok(Self {
+            manifest,
+            objects: parsed.objects.into_iter().map(|located| located.object).collect(),
+            cluster: assembled.cluster,
+            diagnostics: assembled.diagnostics,
+            reports: Vec::new(),
+            connections: Vec::new(),
+            ..self.clone()
         })
     }
 
