@@ -10,6 +10,7 @@ mod local;
 mod output;
 mod policies;
 mod resolve;
+mod services;
 mod tables;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::{
         blocks::{BlockChange, BlockTree},
         classes::{Classes, Peers},
     },
+    front_end::{FrontEndId, Services},
     index::population::{KindId, PodId, Population},
     model::{Event, NamedPort, Node},
     plan::{PeerChange, steps},
@@ -64,6 +66,8 @@ pub struct Compiler {
     peers: Peers,
     classes: Classes,
     tables: Tables,
+    services: Services,
+    mixed: services::Mixed,
     local_kinds: FxHashMap<KindId, LocalKind>,
     local_pods: FxHashMap<PodId, LocalPod>,
     /// Front ends matter: some pod of this node is isolated for egress.
@@ -88,6 +92,8 @@ struct Batch {
     blocks: Vec<BlockChange>,
     endpoints_in: Vec<enforcer_abi::Address>,
     endpoints_out: Vec<enforcer_abi::Address>,
+    /// Front ends that were judged again.
+    front_ends: Vec<FrontEndId>,
 }
 
 impl Compiler {
@@ -106,6 +112,8 @@ impl Compiler {
             peers: Peers::default(),
             classes: Classes::default(),
             tables: Tables::default(),
+            services: Services::default(),
+            mixed: services::Mixed::default(),
             local_kinds: FxHashMap::default(),
             local_pods: FxHashMap::default(),
             judges_egress: false,
@@ -126,9 +134,10 @@ impl Compiler {
         }
         self.resolve(&mut batch);
         self.classify(&mut batch);
+        self.judge_front_ends(&mut batch);
         let delta = self.difference(&mut batch);
         let steps = steps(&delta, &difference::Before(self), &difference::After(self));
-        self.collect();
+        self.collect(&batch);
         Changes { steps, reports: batch.reports }
     }
 }

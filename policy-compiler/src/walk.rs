@@ -1,6 +1,8 @@
 //! The tables, walked in user space in exactly the packet program's order: [`walk`] judges a new packet. The program's
 //! twin; whoever changes one changes the other.
 
+use std::collections::BTreeMap;
+
 use enforcer_abi::{
     Address, BlockKey, CHUNK_BITS, ClassId, Direction, EVERYBODY, FrontEndKey, FrontEndState, FrontEndValue, Openness,
     PeerFlags, PeerValue, PortKey, PortRangeKey, PortValue, Reason, RowKey, RowValue, TableId, protocol,
@@ -130,18 +132,7 @@ impl Lookup for Contents {
     }
 
     fn block(&self, address: Address) -> Option<ClassId> {
-        let mut longest = 128;
-        loop {
-            let start = BlockKey { prefix_len: 0, address: Address::NONE };
-            let end = BlockKey { prefix_len: longest, address: Address([0xff; 16]) };
-            // the greatest key at or below says which prefix lengths there are at all
-            let length = self.blocks.range(start..=end).next_back()?.0.prefix_len;
-            let key = BlockKey { prefix_len: length, address: masked(address, length) };
-            if let Some(class) = self.blocks.get(&key) {
-                return Some(*class);
-            }
-            longest = length.checked_sub(1)?;
-        }
+        longest_block(&self.blocks, address, 128)
     }
 
     fn port(&self, key: PortKey) -> Option<PortValue> {
@@ -165,9 +156,26 @@ impl Lookup for Contents {
     }
 }
 
+/// The class of the longest prefix of at most `longest` bits that has an address.
+pub(crate) fn longest_block(
+    blocks: &BTreeMap<BlockKey, ClassId>,
+    address: Address,
+    mut longest: u32,
+) -> Option<ClassId> {
+    loop {
+        let start = BlockKey { prefix_len: 0, address: Address::NONE };
+        let end = BlockKey { prefix_len: longest, address: Address([0xff; 16]) };
+        // the greatest key at or below says which prefix lengths there are at all
+        let prefix_len = blocks.range(start..=end).next_back()?.0.prefix_len;
+        if let Some(class) = blocks.get(&BlockKey { prefix_len, address: masked(address, prefix_len) }) {
+            return Some(*class);
+        }
+        longest = prefix_len.checked_sub(1)?;
+    }
+}
+
 /// The address with everything past the prefix cleared.
-#[must_use]
-pub fn masked(address: Address, prefix_len: u32) -> Address {
+fn masked(address: Address, prefix_len: u32) -> Address {
     let mask = (!0_u128).checked_shl(128 - prefix_len).unwrap_or(0);
     Address((u128::from_be_bytes(address.0) & mask).to_be_bytes())
 }

@@ -67,6 +67,9 @@ impl Compiler {
         }
         (entry.class, entry.block_class, entry.is_block_class_stale) = (class, block_class, false);
         entry.sent = new.map(|new| new.flags);
+        if old_class != class && !entry.slices.is_empty() {
+            self.services.note_class(&entry.slices);
+        }
         if old != new {
             self.classes.resend(old.map(|old| old.class), new.map(|new| new.class));
             batch.peers.push(PeerChange { address, old, new, old_class, new_class: class });

@@ -26,8 +26,9 @@ impl Compiler {
             delta.ports_out.extend(table.ports().map(|port| port.key));
             delta.port_ranges_out.extend(table.port_ranges().map(|(key, _)| key));
         }
+        self.add_front_ends(&mut delta);
         self.add_pods(batch, &mut delta);
-        delta.revokes = self.revokes(&delta);
+        delta.revokes = self.revokes(&delta) || self.front_ends_revoke(&delta);
         sort(&mut delta);
         delta
     }
@@ -111,7 +112,8 @@ impl Compiler {
     }
 
     /// Ends the batch: what was before is forgotten.
-    pub(super) fn collect(&mut self) {
+    pub(super) fn collect(&mut self, batch: &Batch) {
+        self.collect_front_ends(batch);
         self.tables.collect();
         self.classes.collect(&mut self.peers);
         self.peers.collect();
@@ -129,6 +131,8 @@ fn sort(delta: &mut Delta) {
     delta.ports_out.sort_unstable();
     delta.port_ranges_in.sort_unstable_by_key(|(key, _)| *key);
     delta.port_ranges_out.sort_unstable();
+    delta.front_ends_in.sort_unstable_by_key(|front_end| front_end.key);
+    delta.front_ends_out.sort_unstable();
     delta.endpoints_in.sort_unstable();
     delta.endpoints_out.sort_unstable();
     let uid = |change: &PodChange| change.new.as_ref().or(change.old.as_ref()).map(|pod| pod.uid.clone());
@@ -178,8 +182,8 @@ impl Side for Before<'_> {
         TableParts::default()
     }
 
-    fn front_ends(&self, _table: TableId, _address: Address) -> Vec<FrontEndValue> {
-        Vec::new()
+    fn front_ends(&self, table: TableId, address: Address) -> Vec<FrontEndValue> {
+        self.0.front_ends_at(table, address, true)
     }
 }
 
@@ -216,11 +220,11 @@ impl Side for After<'_> {
             rows: rows.flat_map(|(class, row)| row.values(id, class).collect::<Vec<_>>()).collect(),
             ports: table.ports().collect(),
             port_ranges: table.port_ranges().collect(),
-            front_ends: Vec::new(),
+            front_ends: self.0.front_ends_of(id).collect(),
         }
     }
 
-    fn front_ends(&self, _table: TableId, _address: Address) -> Vec<FrontEndValue> {
-        Vec::new()
+    fn front_ends(&self, table: TableId, address: Address) -> Vec<FrontEndValue> {
+        self.0.front_ends_at(table, address, false)
     }
 }

@@ -34,10 +34,17 @@ impl Compiler {
             Event::DeleteNode(name) => self.delete_node(&name),
             Event::PutPolicy(policy) => self.put_policy(policy, batch),
             Event::DeletePolicy(name) => self.delete_policy(&name, batch),
-            Event::PutService(_)
-            | Event::DeleteService(_)
-            | Event::PutEndpointSlice(_)
-            | Event::DeleteEndpointSlice(_) => {}
+            Event::PutService(service) => {
+                self.services.set_service(&service.name.clone(), Some(service), &mut self.addresses);
+            }
+            Event::DeleteService(name) => self.services.set_service(&name, None, &mut self.addresses),
+            Event::PutEndpointSlice(slice) => {
+                let name = slice.name.clone();
+                self.services.set_slice(&name, Some(slice), &self.options.node, &mut self.addresses);
+            }
+            Event::DeleteEndpointSlice(name) => {
+                self.services.set_slice(&name, None, &self.options.node, &mut self.addresses);
+            }
         }
     }
 

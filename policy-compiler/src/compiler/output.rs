@@ -5,7 +5,7 @@ use enforcer_abi::{
 };
 
 use super::Compiler;
-use crate::{change::PodTables, contents::Contents, model::Protocol, walk::Lookup};
+use crate::{change::PodTables, contents::Contents, front_end, model::Protocol, walk::Lookup};
 
 impl Compiler {
     /// The pods of this node, by UID.
@@ -32,6 +32,7 @@ impl Compiler {
         for table in self.tables.used() {
             contents.ports.extend(table.ports().map(|port| (port.key, port)));
             contents.port_ranges.extend(table.port_ranges());
+            contents.front_ends.extend(self.front_ends_of(table.id).map(|value| (value.key, value)));
             for (id, class) in self.classes.sent() {
                 let row = table.row(&class.members);
                 contents.rows.extend(row.iter().flat_map(|row| row.values(table.id, id)).map(|row| (row.key, row)));
@@ -65,7 +66,10 @@ impl Lookup for Compiler {
         row.values(key.table, key.class).nth(key.chunk as usize)
     }
 
-    fn front_end(&self, _key: FrontEndKey) -> Option<FrontEndValue> {
-        None
+    fn front_end(&self, key: FrontEndKey) -> Option<FrontEndValue> {
+        let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.number() == key.protocol)?;
+        let name = (key.address, key.port, protocol);
+        let state = self.tables.front_end(key.table, self.services.find(name)?)?;
+        Some(front_end::value(key.table, name, state))
     }
 }

@@ -1,10 +1,13 @@
 //! The tables that the node's pods use.
 
-use enforcer_abi::{Direction, TableId};
+use std::collections::{BTreeMap, BTreeSet};
+
+use enforcer_abi::{Direction, FrontEndState, TableId};
 use rustc_hash::FxHashMap;
 
 use crate::{
     class::classes::Peers,
+    front_end::FrontEndId,
     table::{Table, TableRules},
 };
 
@@ -15,6 +18,8 @@ pub(super) struct Tables {
     made: Vec<TableId>,
     /// Those that lost a user in this batch.
     released: Vec<TableId>,
+    /// Those some of whose front ends have changed in this batch.
+    judged: BTreeSet<TableId>,
 }
 
 #[derive(Debug)]
@@ -24,6 +29,10 @@ pub(super) struct TableEntry {
     users: u32,
     /// It was there when the batch began.
     is_old: bool,
+    /// Front ends with an entry, by number.
+    front_ends: Vec<Option<FrontEndState>>,
+    /// What those had when the batch began that have changed since.
+    front_ends_before: BTreeMap<FrontEndId, Option<FrontEndState>>,
 }
 
 impl Tables {
@@ -38,7 +47,7 @@ impl Tables {
             let table = Table::new(id, rules);
             table.peers.iter().for_each(|peer| peers.add_table(*peer, id));
             self.made.push(id);
-            TableEntry { table, users: 0, is_old: false }
+            TableEntry { table, users: 0, is_old: false, front_ends: Vec::new(), front_ends_before: BTreeMap::new() }
         });
         entry.users += 1;
         id
@@ -96,8 +105,64 @@ impl Tables {
         self.used().any(|table| table.rules.direction == Direction::Egress)
     }
 
+    /// The entry of a front end.
+    pub(super) fn front_end(&self, table: TableId, id: FrontEndId) -> Option<FrontEndState> {
+        let entry = self.entries.get(&table).filter(|entry| entry.users > 0)?;
+        entry.front_ends.get(id as usize).copied().flatten()
+    }
+
+    /// The entry of a front end when the batch began.
+    pub(super) fn front_end_before(&self, table: TableId, id: FrontEndId) -> Option<FrontEndState> {
+        let entry = self.entries.get(&table).filter(|entry| entry.is_old)?;
+        let now = || entry.front_ends.get(id as usize).copied().flatten();
+        entry.front_ends_before.get(&id).copied().unwrap_or_else(now)
+    }
+
+    pub(super) fn set_front_end(&mut self, table: TableId, id: FrontEndId, state: Option<FrontEndState>) {
+        let Some(entry) = self.entries.get_mut(&table) else { return };
+        if entry.front_ends.len() <= id as usize {
+            if state.is_none() {
+                return;
+            }
+            entry.front_ends.resize(id as usize + 1, None);
+        }
+        let old = std::mem::replace(&mut entry.front_ends[id as usize], state);
+        if old != state {
+            entry.front_ends_before.entry(id).or_insert(old);
+            self.judged.insert(table);
+        }
+    }
+
+    /// Front ends whose entries change: those of tables that went are all gone.
+    pub(super) fn front_end_changes(
+        &self,
+    ) -> impl Iterator<Item = (TableId, FrontEndId, Option<FrontEndState>, Option<FrontEndState>)> {
+        let judged = self.judged.iter().filter_map(|table| Some((*table, self.entries.get(table)?)));
+        let changed = judged.filter(|(_, entry)| entry.users > 0).flat_map(|(table, entry)| {
+            let now = |id: FrontEndId| entry.front_ends.get(id as usize).copied().flatten();
+            entry.front_ends_before.iter().map(move |(id, before)| (table, *id, *before, now(*id)))
+        });
+        let went = self.released.iter().filter_map(|table| Some((*table, self.entries.get(table)?)));
+        let gone = went.filter(|(_, entry)| entry.is_old && entry.users == 0).flat_map(|(table, entry)| {
+            (0..).zip(&entry.front_ends).map(move |(id, before)| (table, id, *before, None))
+        });
+        changed.chain(gone).filter(|(_, _, before, now)| before != now)
+    }
+
+    /// Front ends that are mixed now and were not.
+    pub(super) fn newly_mixed(&self) -> Vec<(TableId, FrontEndId)> {
+        let mixed = |state| state == Some(FrontEndState::Mixed);
+        let changes = self.front_end_changes().filter(|(_, _, before, now)| mixed(*now) && !mixed(*before));
+        changes.map(|(table, id, ..)| (table, id)).collect()
+    }
+
     /// Ends the batch.
     pub(super) fn collect(&mut self) {
+        for id in std::mem::take(&mut self.judged) {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.front_ends_before.clear();
+            }
+        }
         for id in self.released.drain(..) {
             if self.entries.get(&id).is_some_and(|entry| entry.users == 0) {
                 self.entries.remove(&id);

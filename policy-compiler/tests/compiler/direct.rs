@@ -5,7 +5,10 @@ use std::{net::IpAddr, sync::Arc};
 use enforcer_abi::Direction;
 use policy_compiler::{
     Contents,
-    model::{Action, Labels, NamespaceMatch, Peer, Pod, PodMatch, Policy, PortMatch, Protocol, Rule, Tier},
+    model::{
+        Action, EndpointSlice, Labels, NamespaceMatch, Peer, Pod, PodMatch, Policy, PortMatch, Protocol, Rule, Service,
+        ServicePort, Tier,
+    },
     walk::{Packet, walk},
 };
 use proptest::{prop_assert_eq, test_runner::TestCaseError};
@@ -28,18 +31,97 @@ pub(crate) fn check(world: &World, contents: &Contents) -> Result<(), TestCaseEr
         prop_assert_eq!(tables.forwards, namespace.is_some_and(|namespace| namespace.forwards));
         prop_assert_eq!(tables.audit, namespace.is_some_and(|namespace| namespace.audit));
         for packet in packets() {
-            let passes = walk(contents, tables, &packet).reason.passes();
-            let expected = judge(world, pod, &packet);
-            prop_assert_eq!(passes, expected, "{:?} at {}", packet, pod.name);
+            for established in [false, true] {
+                let packet = Packet { established, ..packet };
+                let passes = walk(contents, tables, &packet).reason.passes();
+                prop_assert_eq!(passes, judge(world, pod, &packet), "{:?} at {}", packet, pod.name);
+            }
         }
     }
     Ok(())
 }
 
 fn judge(world: &World, pod: &Pod, packet: &Packet) -> bool {
-    let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.number() == packet.protocol);
+    let port = Protocol::ALL.into_iter().find(|protocol| protocol.number() == packet.protocol);
+    let port = port.map(|protocol| (protocol, packet.port));
     let remote = IpAddr::from(packet.remote);
-    judge_address(world, pod, packet.direction, remote, protocol.map(|protocol| (protocol, packet.port)))
+    if let Some((protocol, number)) = port
+        && packet.direction == Direction::Egress
+        && is_isolated(world, pod)
+        && let Some(back_ends) = front_end(world, remote, protocol, number)
+    {
+        let is_open = |(address, port): &(IpAddr, u16)| {
+            judge_address(world, pod, Direction::Egress, *address, Some((protocol, *port)))
+        };
+        let open = back_ends.iter().filter(|back_end| is_open(back_end)).count();
+        return open > 0 && (packet.established || open == back_ends.len());
+    }
+    judge_address(world, pod, packet.direction, remote, port)
+}
+
+/// Whether any policy says anything about the pod's egress.
+fn is_isolated(world: &World, pod: &Pod) -> bool {
+    world.policies.values().any(|policy| policy.egress.is_some() && matches(world, &policy.subject, pod))
+}
+
+/// The back ends of a front end, none if it is closed; `None` if the address is judged as itself.
+fn front_end(world: &World, remote: IpAddr, protocol: Protocol, port: u16) -> Option<Vec<(IpAddr, u16)>> {
+    let mut found: Option<Vec<(IpAddr, u16)>> = None;
+    let mut is_cluster_ip = false;
+    for service in world.services.values() {
+        let (cluster, external) = (service.cluster_ips.contains(&remote), service.external_ips.contains(&remote));
+        is_cluster_ip |= cluster;
+        for wanted in service.ports.iter().filter(|wanted| (wanted.protocol, wanted.port) == (protocol, port)) {
+            let family = Some(remote.is_ipv4());
+            if cluster {
+                found.get_or_insert_default().extend(back_ends(world, service, wanted, family, service.internal_local));
+            }
+            if external {
+                found.get_or_insert_default().extend(back_ends(world, service, wanted, family, false));
+            }
+        }
+    }
+    if found.is_some() || is_cluster_ip {
+        return Some(found.unwrap_or_default());
+    }
+    if world.nodes.values().any(|node| node.addresses.contains(&remote)) {
+        for service in world.services.values() {
+            let has = |wanted: &&ServicePort| wanted.protocol == protocol && wanted.node_port == Some(port);
+            for wanted in service.ports.iter().filter(has) {
+                found.get_or_insert_default().extend(back_ends(world, service, wanted, None, false));
+            }
+        }
+    }
+    found
+}
+
+fn back_ends(
+    world: &World,
+    service: &Service,
+    port: &ServicePort,
+    is_v4: Option<bool>,
+    local: bool,
+) -> Vec<(IpAddr, u16)> {
+    let (mut ready, mut fallback) = (Vec::new(), Vec::new());
+    let of_service =
+        |slice: &&EndpointSlice| slice.name.namespace == service.name.namespace && slice.service == service.name.name;
+    for slice in world.slices.values().filter(of_service) {
+        for target in slice.ports.iter().filter(|target| (&target.name, target.protocol) == (&port.name, port.protocol))
+        {
+            for end in &slice.endpoints {
+                let fits = is_v4.is_none_or(|is_v4| end.addresses[0].is_ipv4() == is_v4);
+                if !fits || (local && end.node.as_deref() != Some(NODE)) {
+                    continue;
+                }
+                if end.ready {
+                    ready.push((end.addresses[0], target.number));
+                } else if end.serving && end.terminating {
+                    fallback.push((end.addresses[0], target.number));
+                }
+            }
+        }
+    }
+    if ready.is_empty() { fallback } else { ready }
 }
 
 /// Judges by policies alone.

@@ -10,7 +10,7 @@ use policy_compiler::{
     model::Protocol,
     walk::{Lookup, Packet, walk},
 };
-use proptest::{prop_assert, prop_assert_eq, test_runner::TestCaseError};
+use proptest::{prop_assert, prop_assert_eq, sample::Index, test_runner::TestCaseError};
 
 use crate::generate::{PORTS, addresses};
 
@@ -89,6 +89,27 @@ impl Kernel {
         }
         Ok(())
     }
+}
+
+/// Contents after some of the writes of `steps`.
+pub(crate) fn cut_short(old: &Contents, steps: &[Step], cut: Index) -> Contents {
+    let count = |step: &Step| match step {
+        Step::Write(ops) | Step::Free(ops) => ops.len(),
+        Step::Pods(updates) => updates.len(),
+        Step::RaiseEpoch => 0,
+    };
+    let total: usize = steps.iter().map(count).sum();
+    let mut left = cut.index(total + 1);
+    let mut contents = old.clone();
+    for step in steps {
+        match step {
+            Step::Write(ops) | Step::Free(ops) => ops.iter().take(left).for_each(|op| contents.apply(op)),
+            Step::Pods(updates) => updates.iter().take(left).for_each(|update| contents.apply_pod(update)),
+            Step::RaiseEpoch => {}
+        }
+        left = left.saturating_sub(count(step));
+    }
+    contents
 }
 
 /// The verdicts that may be seen on the way. A pod that comes was held so far: it may see what its tables said before,

@@ -52,6 +52,26 @@ proptest! {
     fn events_in_batches(batches in prop::collection::vec(prop::collection::vec(generate::event(), 1..12), 1..5)) {
         run(batches)?;
     }
+
+    #[test]
+    fn a_plan_between_strangers(
+        old in prop::collection::vec(generate::event(), 1..24),
+        new in prop::collection::vec(generate::event(), 1..24),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let contents = |events: Vec<Event>| {
+            let mut compiler = compiler();
+            compiler.apply_all(events);
+            compiler.contents()
+        };
+        let (old, new) = (contents(old), contents(new));
+        let steps = policy_compiler::plan(&old, &new);
+        kernel::Kernel::new(old.clone()).carry_out(&steps, &new)?;
+        prop_assert_eq!(policy_compiler::plan(&new, &new), Vec::new());
+        // an agent that is cut short leaves contents from which the next one finds its way back, too
+        let half = kernel::cut_short(&old, &steps, cut);
+        kernel::Kernel::new(half.clone()).carry_out(&policy_compiler::plan(&half, &old), &old)?;
+    }
 }
 
 #[test]

@@ -1,0 +1,166 @@
+//! Front ends are judged by the node's egress tables: by their back ends, at the back ends' ports.
+
+use std::collections::BTreeSet;
+
+use enforcer_abi::{Address, ClassId, Direction, FrontEndState, FrontEndValue, TableId};
+use rustc_hash::FxHashMap;
+
+use super::{Batch, Compiler};
+use crate::{
+    change::Report,
+    front_end::{self, FrontEndId},
+    model::ObjectName,
+    plan::Delta,
+    table::{Row, Table, is_set},
+};
+
+/// The rows of a table that were needed so far.
+type Rows = FxHashMap<ClassId, Option<Row>>;
+
+/// Services some of whose back ends are refused, as they were last reported.
+pub(super) type Mixed = BTreeSet<(ObjectName, TableId)>;
+
+impl Compiler {
+    pub(super) fn judge_front_ends(&mut self, batch: &mut Batch) {
+        let changed = self.services.refresh(&self.addresses);
+        let came: Vec<TableId> = self.tables.came().map(|table| table.id).collect();
+        let judges = |table: &&Table| table.rules.direction == Direction::Egress;
+        let tables: Vec<TableId> = self.tables.used().filter(judges).map(|table| table.id).collect();
+        for id in tables {
+            let all: Vec<FrontEndId>;
+            let front_ends = if came.contains(&id) {
+                all = self.services.front_ends().map(|(id, _)| id).collect();
+                &all
+            } else {
+                &changed
+            };
+            let mut rows = Rows::default();
+            for &front_end in front_ends {
+                let state = self.judge_front_end(id, front_end, &mut rows);
+                self.tables.set_front_end(id, front_end, state);
+            }
+        }
+        self.report_mixed(batch);
+        batch.front_ends = changed;
+    }
+
+    /// `None` where no entry is needed: at a cluster IP, which is closed where nothing says otherwise.
+    fn judge_front_end(&self, table: TableId, id: FrontEndId, rows: &mut Rows) -> Option<FrontEndState> {
+        if !self.services.is_used(id) {
+            return None;
+        }
+        let table = &self.tables.get(table)?.table;
+        let front_end = self.services.front_end(id);
+        let (address, _, protocol) = front_end.name;
+        let allowed = |&(class, port): &(ClassId, u16)| {
+            let row = rows.entry(class).or_insert_with(|| table.row(self.classes.members(class)));
+            is_set(&row.as_ref().unwrap_or(&table.everybody).bits, table.port_class(protocol, port))
+        };
+        let open = front_end.back_ends.iter().map(allowed).filter(|open| *open).count();
+        if open == 0 {
+            let is_cluster_ip = self.addresses.find(address).is_some_and(|entry| entry.cluster_ips > 0);
+            return (!is_cluster_ip).then_some(FrontEndState::Closed);
+        }
+        Some(if open == front_end.back_ends.len() { FrontEndState::Open } else { FrontEndState::Mixed })
+    }
+
+    /// Reports front ends that have become mixed, and Services none of whose front ends is any more.
+    fn report_mixed(&mut self, batch: &mut Batch) {
+        for (table, id) in self.tables.newly_mixed() {
+            let (address, port, protocol) = self.services.front_end(id).name;
+            for (service, back_ends) in self.services.users(id) {
+                let Some(entry) = self.tables.get(table) else { continue };
+                let mut refused: Vec<Address> = back_ends
+                    .into_iter()
+                    .map(|(address, port)| (self.addresses.get(address), port))
+                    .filter(|(entry_of_end, port)| {
+                        let row = entry.table.row(self.classes.members(entry_of_end.class));
+                        let class = entry.table.port_class(protocol, *port);
+                        !is_set(&row.as_ref().unwrap_or(&entry.table.everybody).bits, class)
+                    })
+                    .map(|(entry, _)| entry.address)
+                    .collect();
+                refused.sort_unstable();
+                let Some(closed_by) = refused.first() else { continue };
+                self.mixed.insert((service.clone(), table));
+                batch.reports.push(Report::MixedService {
+                    service: service.clone(),
+                    address: (address != Address::NONE).then(|| address.into()),
+                    port,
+                    closed_by: (*closed_by).into(),
+                    table,
+                });
+            }
+        }
+        let is_mixed = |(service, table): &(ObjectName, TableId)| {
+            let of_service = self.services.of_service(service);
+            of_service.iter().any(|id| self.tables.front_end(*table, *id) == Some(FrontEndState::Mixed))
+        };
+        let over: Vec<_> = self.mixed.iter().filter(|mixed| !is_mixed(mixed)).cloned().collect();
+        for mixed in over {
+            self.mixed.remove(&mixed);
+            batch.reports.push(Report::ServiceUnmixed { service: mixed.0, table: mixed.1 });
+        }
+    }
+
+    pub(super) fn add_front_ends(&self, delta: &mut Delta) {
+        for (table, id, before, now) in self.tables.front_end_changes() {
+            let name = self.services.front_end(id).name;
+            match (before, now) {
+                (_, Some(state)) => delta.front_ends_in.push(front_end::value(table, name, state)),
+                (Some(_), None) => delta.front_ends_out.push(front_end::key(table, name)),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// Whether a front end of a table that stays may refuse what it, or the address behind it, allowed.
+    pub(super) fn front_ends_revoke(&self, delta: &Delta) -> bool {
+        let stays = |table: TableId| self.tables.was_used(table) && self.tables.is_used(table);
+        let flags_change = delta
+            .peers
+            .iter()
+            .any(|change| change.old.map_or(0, |old| old.flags) != change.new.map_or(0, |new| new.flags));
+        let egress_stays = || {
+            let judges = |table: &&Table| table.rules.direction == Direction::Egress && self.tables.was_used(table.id);
+            self.tables.used().any(|table| judges(&table))
+        };
+        (flags_change && egress_stays())
+            || self.tables.front_end_changes().any(|(table, id, before, now)| {
+                // without an entry, a cluster IP is closed and the rest is judged by its class
+                let (address, ..) = self.services.front_end(id).name;
+                let is_cluster_ip = || self.addresses.find(address).is_some_and(|entry| entry.cluster_ips > 0);
+                stays(table)
+                    && match (before, now) {
+                        (Some(before), Some(now)) => now < before,
+                        (Some(before), None) => before > FrontEndState::Closed,
+                        (None, Some(now)) => now < FrontEndState::Open && !is_cluster_ip(),
+                        (None, None) => false,
+                    }
+            })
+    }
+
+    /// The front ends of one address as a table sees or saw them.
+    pub(super) fn front_ends_at(&self, table: TableId, address: Address, before: bool) -> Vec<FrontEndValue> {
+        let state = |id| {
+            if before { self.tables.front_end_before(table, id) } else { self.tables.front_end(table, id) }
+        };
+        let front_ends = self.services.at(address);
+        front_ends.filter_map(|(id, front_end)| Some(front_end::value(table, front_end.name, state(id)?))).collect()
+    }
+
+    /// The front ends that a table has entries for.
+    pub(super) fn front_ends_of(&self, table: TableId) -> impl Iterator<Item = FrontEndValue> {
+        let front_ends = self.services.front_ends();
+        front_ends.filter_map(move |(id, front_end)| {
+            Some(front_end::value(table, front_end.name, self.tables.front_end(table, id)?))
+        })
+    }
+
+    /// Ends the batch.
+    pub(super) fn collect_front_ends(&mut self, batch: &Batch) {
+        for id in &batch.front_ends {
+            self.services.forget_front_end(*id);
+        }
+    }
+}
