@@ -2,8 +2,6 @@
 
 use enforcer_abi::{Address, Direction, FlowKey};
 
-use crate::verifier::opaque;
-
 /// A flow's key and the pod's own address.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -13,17 +11,6 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    /// Without addresses and ports. The zeros are hidden from the compiler, which would call `memset` for them: aya's
-    /// loop over bytes, which costs more than a look-up.
-    #[inline(always)]
-    pub(crate) fn new(ifindex: u32) -> Self {
-        let zero = opaque(0) as u32;
-        // SAFETY: eleven words are as many bytes as the ends have, without padding; all are integers.
-        unsafe {
-            core::mem::transmute::<[u32; 11], Self>([zero, zero, zero, zero, ifindex, zero, zero, zero, zero, zero, zero])
-        }
-    }
-
     /// Writes the addresses of a packet that goes in `direction`.
     #[inline(always)]
     pub(crate) fn set_addresses(&mut self, direction: Direction, source: Address, destination: Address) {

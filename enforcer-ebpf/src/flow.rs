@@ -4,8 +4,8 @@
 use enforcer_abi::{Direction, FlowState, FlowValue, Reason, protocol};
 
 use crate::{
-    ends::Ends,
     address::same,
+    ends::Ends,
     exempt,
     frame::Frame,
     maps::{FLOWS, OPENINGS, PREVIOUS_FLOWS},
@@ -206,10 +206,10 @@ pub(crate) fn promote(packet: &Packet, value: &mut FlowValue) {
 }
 
 /// Remembers a flow that this packet begins, or picks up. A reset begins none.
-#[inline(always)]
-pub(crate) fn remember(packet: &Packet, opener: Direction, reason: Reason) {
+#[inline(never)]
+pub(crate) fn remember(packet: &Packet, opener: Direction, reason: Reason) -> bool {
     if packet.tcp_flags & TCP_RST != 0 {
-        return;
+        return false;
     }
     let state = match (packet.ends.key.protocol, packet.opens) {
         (protocol::TCP, true) => SYN_SENT,
@@ -231,4 +231,5 @@ pub(crate) fn remember(packet: &Packet, opener: Direction, reason: Reason) {
         // Whatever had these ends before is over.
         let _result = FLOWS.remove(&packet.ends.key);
     }
+    true
 }

@@ -58,7 +58,6 @@ impl Frame {
     /// One pointer for both, so that what follows is compiled once.
     #[inline(always)]
     pub(crate) fn header<T: Wire>(self, offset: u32, room: &mut Room) -> Option<&T> {
-        const { assert!(size_of::<T>() <= size_of::<Room>() && align_of::<T>() <= align_of::<Room>()) };
         // SAFETY: as above.
         let (data, data_end) = unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) };
         let start = data + offset as usize;
@@ -68,22 +67,18 @@ impl Frame {
             // counts with NET_IP_ALIGN and refuses what would trap.
             return Some(unsafe { &*(start as *const T) });
         }
-        let room = room.0.as_mut_ptr();
-        // SAFETY: the helper writes `size_of::<T>()` bytes, which fit, or fails.
-        let result = unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, room.cast(), const { size_of::<T>() as u32 }) };
-        // SAFETY: all of it was written, and any bytes are a `T`.
-        if result == 0 { Some(unsafe { &*room.cast::<T>() }) } else { None }
+        self.copied(offset, room)
     }
 
     /// The same, by the kernel's copy alone, for what is rare.
     #[inline(always)]
-    pub(crate) fn copy<T: Wire>(self, offset: u32) -> Option<T> {
-        let mut header = MaybeUninit::<T>::uninit();
-        // SAFETY: the helper writes `size_of::<T>()` bytes, or fails.
-        let result = unsafe {
-            bpf_skb_load_bytes(self.skb.cast(), offset, header.as_mut_ptr().cast(), const { size_of::<T>() as u32 })
-        };
+    pub(crate) fn copied<T: Wire>(self, offset: u32, room: &mut Room) -> Option<&T> {
+        const { assert!(size_of::<T>() <= size_of::<Room>() && align_of::<T>() <= align_of::<Room>()) };
+        let room = room.0.as_mut_ptr();
+        // SAFETY: the helper writes `size_of::<T>()` bytes, which fit, or fails.
+        let result =
+            unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, room.cast(), const { size_of::<T>() as u32 }) };
         // SAFETY: all of it was written, and any bytes are a `T`.
-        if result == 0 { Some(unsafe { header.assume_init() }) } else { None }
+        if result == 0 { Some(unsafe { &*room.cast::<T>() }) } else { None }
     }
 }

@@ -7,9 +7,9 @@ use enforcer_abi::{
 };
 
 use crate::{
-    address::is_still,
-    maps::{BLOCKS, FRONT_ENDS, PEERS, PORT_RANGES, PORTS, ROWS, field},
+    address::{from_words, is_still},
     ends::Ends,
+    maps::{BLOCKS, FRONT_ENDS, PEERS, PORT_RANGES, PORTS, ROWS, field},
     report::Trace,
     verifier::{Small, forget, forget_small, opaque},
 };
@@ -64,13 +64,7 @@ pub(crate) fn judge(
 }
 
 #[inline(always)]
-fn ask(
-    pod: *const PodEntry,
-    ends: &Ends,
-    direction: Direction,
-    question: Question,
-    trace: &mut Trace,
-) -> Reason {
+fn ask(pod: *const PodEntry, ends: &Ends, direction: Direction, question: Question, trace: &mut Trace) -> Reason {
     let flags = field!(pod, flags);
     let (table, everybody) = match direction {
         Direction::Ingress => (field!(pod, ingress_table), field!(pod, ingress_everybody)),
@@ -170,7 +164,8 @@ fn front_end(mut key: FrontEndKey, peer_flags: u32, established: bool) -> Option
         }
     }
     if peer_flags & PeerFlags::NODE != 0 {
-        key.address = Address::NONE;
+        let zero = opaque(0) as u32;
+        key.address = from_words([zero, zero, zero, zero]);
         return front_end_state(&key, established);
     }
     None

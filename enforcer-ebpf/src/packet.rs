@@ -97,8 +97,8 @@ const WORDS: usize = size_of::<Packet>() / 8;
 const _: () = assert!(size_of::<Packet>() == 8 * WORDS && align_of::<Packet>() == 8);
 
 impl Packet {
-    /// Opaque, whole, without ends: all bytes zero but what is given here. The zeros are hidden from the compiler, as
-    /// in [`Ends::new`].
+    /// Opaque, whole, without ends: all bytes zero but what is given here. The zeros are hidden from the compiler,
+    /// which would call `memset` for them: aya's loop over bytes, which costs more than a look-up.
     #[inline(always)]
     pub(crate) fn new(frame: Frame, direction: Direction, epoch: u64, now: u64) -> Self {
         const { assert!(Shape::Opaque as u8 == 0 && Fragment::Whole as u8 == 0 && Role::Any as u8 == 0) };

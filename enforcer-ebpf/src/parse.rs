@@ -1,7 +1,7 @@
 //! From bytes to a [`Packet`]: [`parse`].
 
-pub(crate) mod ip;
 pub(crate) mod extension;
+pub(crate) mod ip;
 pub(crate) mod transport;
 
 use enforcer_abi::Direction;

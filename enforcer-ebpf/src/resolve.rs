@@ -189,7 +189,8 @@ fn settle(packet: &Packet, place: Place, value: &mut FlowValue) {
 /// Remembers a flow of the node's own, so that the pod's replies pass.
 #[inline(never)]
 pub(crate) fn exempted(packet: &Packet, trace: &mut Trace) {
-    let is_reply = packet.role as u8 == Role::Reply as u8 || packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK;
+    let is_reply =
+        packet.role as u8 == Role::Reply as u8 || packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK;
     if packet.fragment as u8 == Fragment::Later as u8 || packet.role as u8 == Role::None as u8 || is_reply {
         return;
     }

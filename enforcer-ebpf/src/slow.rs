@@ -4,7 +4,8 @@ use enforcer_abi::{Direction, EventKind, PodEntry, PodFlags, Reason};
 
 use crate::{
     ends::Ends,
-    exempt, flow, fragment,
+    exempt, flow,
+    fragment::{self, First},
     frame::Frame,
     held,
     judge::{self as tables, Question},
@@ -138,9 +139,9 @@ fn decide_ip(frame: Frame, packet: &Packet, pod: *const PodEntry, is_exempt: boo
     }
     if is_later(packet) {
         match fragment::first(packet) {
-            Some(true) => return Reason::Established,
-            Some(false) => return Reason::Fragment,
-            None => {}
+            First::Passed => return Reason::Established,
+            First::Refused => return Reason::Fragment,
+            First::Unseen => {}
         }
     }
     let audits = forget_small(audits(field!(pod, flags)), packet.now);
@@ -164,7 +165,7 @@ fn decide_ip(frame: Frame, packet: &Packet, pod: *const PodEntry, is_exempt: boo
             is_due = true;
         }
     }
-    if quotes && !is_due {
+    if !is_due {
         case.ends = packet.ends;
     }
     let remembers = forget_small(remembers, packet.now);

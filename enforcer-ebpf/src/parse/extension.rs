@@ -1,7 +1,7 @@
 //! The extension headers of IPv6: [`walk`], bounded.
 
 use crate::{
-    frame::{Frame, Wire},
+    frame::{Frame, Room, Wire},
     packet::Fragment,
 };
 
@@ -69,19 +69,19 @@ pub(crate) fn is_one(next_header: u8) -> bool {
 /// Follows the chain to the transport header, or to the fragment header of a later fragment. False if it is cut off,
 /// too long, fragmented twice, or routed on from here, so that the destination isn't the one in the header.
 #[inline(never)]
-pub(crate) fn walk(frame: Frame, extensions: &mut Extensions) -> bool {
+pub(crate) fn walk(frame: Frame, extensions: &mut Extensions, room: &mut Room) -> bool {
     for _ in 0..MAX_HEADERS {
         if !is_one(extensions.next_header) {
             return true;
         }
-        let Some(header) = frame.copy::<Header>(extensions.offset) else { return false };
+        let Some(header) = frame.copied::<Header>(extensions.offset, room) else { return false };
         let length = u32::from(header.length);
         extensions.offset += match extensions.next_header {
             FRAGMENT => {
                 if extensions.has_fragment_header {
                     return false;
                 }
-                enter_fragment(extensions, &header);
+                enter_fragment(extensions, header);
                 if extensions.fragment as u8 == Fragment::Later as u8 {
                     extensions.next_header = header.next_header;
                     return true;

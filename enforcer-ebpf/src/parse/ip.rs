@@ -10,6 +10,7 @@ use crate::{
     address::{from_words, is_mapped, mapped},
     frame::{Frame, Room, Wire},
     packet::{Fragment, Packet},
+    verifier::opaque,
 };
 
 /// No transport header starts later: that is what a bounded number of extension headers can add up to.
@@ -92,18 +93,31 @@ impl Ipv6 {
 
     #[inline(always)]
     pub(crate) fn source(&self) -> Address {
-        from_words(self.source)
+        copied(&self.source)
     }
 
     #[inline(always)]
     pub(crate) fn destination(&self) -> Address {
-        from_words(self.destination)
+        copied(&self.destination)
     }
+}
+
+/// Word by word, or the compiler calls `memmove`.
+#[inline(always)]
+fn copied(address: &[u32; 4]) -> Address {
+    let [a, b, c, d] = *address;
+    from_words([opaque(u64::from(a)) as u32, b, c, d])
 }
 
 /// Reads the IPv4 header at `offset` and what follows.
 #[inline(always)]
-pub(crate) fn parse_v4(frame: Frame, offset: u32, direction: Direction, packet: &mut Packet, room: &mut Room) -> Option<()> {
+pub(crate) fn parse_v4(
+    frame: Frame,
+    offset: u32,
+    direction: Direction,
+    packet: &mut Packet,
+    room: &mut Room,
+) -> Option<()> {
     let header = frame.header::<Ipv4>(offset, room)?;
     let header_len = header.header_len()?;
     let total_length = u32::from(u16::from_be(header.total_length));
@@ -139,7 +153,13 @@ fn later(protocol: u8, fragment_offset: u16) -> Option<()> {
 
 /// Reads the IPv6 header at `offset` and what follows.
 #[inline(always)]
-pub(crate) fn parse_v6(frame: Frame, offset: u32, direction: Direction, packet: &mut Packet, room: &mut Room) -> Option<()> {
+pub(crate) fn parse_v6(
+    frame: Frame,
+    offset: u32,
+    direction: Direction,
+    packet: &mut Packet,
+    room: &mut Room,
+) -> Option<()> {
     let header = frame.header::<Ipv6>(offset, room)?;
     if !header.is_sound() {
         return None;
@@ -160,7 +180,7 @@ pub(crate) fn parse_v6(frame: Frame, offset: u32, direction: Direction, packet: 
         let mut extensions = Extensions::new(transport, next_header);
         // The second condition holds, but the verifier has lost sight of it: "invalid access to packet, off=2 size=2,
         // R9(id=16198,off=2,r=0)" (6.18).
-        if !extension::walk(frame, &mut extensions) || extensions.offset > MAX_OFFSET {
+        if !extension::walk(frame, &mut extensions, room) || extensions.offset > MAX_OFFSET {
             return None;
         }
         next_header = extensions.next_header;

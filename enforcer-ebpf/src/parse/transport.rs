@@ -109,7 +109,7 @@ pub(crate) fn parse(
             let (source, destination) = frame.header::<Ports>(within(offset, SCTP_LEN, end)?, room)?.get();
             packet.ends.set_ports(direction, source, destination);
             packet.opens = within(offset, SCTP_LEN + 1, end).is_some()
-                && frame.copy::<SctpChunk>(offset + SCTP_LEN).is_some_and(|chunk| chunk.kind == SCTP_INIT);
+                && frame.copied::<SctpChunk>(offset + SCTP_LEN, room).is_some_and(|chunk| chunk.kind == SCTP_INIT);
         }
         protocol::ICMP | protocol::ICMPV6 => {
             let icmp = frame.header::<Icmp>(within(offset, ICMP_LEN, end)?, room)?;
