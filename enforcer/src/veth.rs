@@ -69,6 +69,15 @@ impl Interfaces {
         self.netlink.addresses(&AddressFilter { netns: None, ifindex: None })
     }
 
+    /// The id ([`Link::netns`]) of the namespace that a process is in; `None` if this namespace has none for it, or the
+    /// process is gone.
+    pub fn namespace_of(&mut self, pid: u32) -> Result<Option<i32>, NetlinkError> {
+        match self.netlink.namespace_id(pid) {
+            Err(error) if error.errno() == Some(libc::ESRCH) => Ok(None),
+            other => other,
+        }
+    }
+
     /// The interfaces that default routes lead through.
     pub fn default_route_links(&mut self) -> Result<Vec<u32>, NetlinkError> {
         self.netlink.default_route_links()

@@ -139,8 +139,13 @@ impl Netlink {
 
     /// The id that this namespace has for itself, if it was given one.
     pub(crate) fn own_namespace_id(&mut self) -> Result<Option<i32>, NetlinkError> {
+        self.namespace_id(nix::unistd::gettid().as_raw().cast_unsigned())
+    }
+
+    /// The id that this namespace has for the one that a process or thread is in, if it has one.
+    pub(crate) fn namespace_id(&mut self, pid: u32) -> Result<Option<i32>, NetlinkError> {
         let mut request = NsidMessage::default();
-        request.attributes.push(NsidAttribute::Pid(nix::unistd::gettid().as_raw().cast_unsigned()));
+        request.attributes.push(NsidAttribute::Pid(pid));
         let answers =
             self.request(RouteNetlinkMessage::GetNsId(request), 0).map_err(failed("ask for a namespace id"))?;
         Ok(answers.into_iter().find_map(|answer| {

@@ -1,0 +1,202 @@
+//! The process: opens what it needs, starts the tasks, and ends when a signal comes or one of them does. Entry points:
+//! [`run`] and [`cleanup`].
+
+use std::{fs, ops::ControlFlow, sync::Arc, thread, time::Duration};
+
+use anyhow::Context as _;
+use enforcer::{Clock, Enforcer, Events, Options, veth::Watcher};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    cli::{CleanupArgs, Established, RunArgs, SourceCheck},
+    http::{self, Shared},
+    links::{self, Lister},
+    metrics::Metrics,
+    readable,
+    report::{Journal, time_of_day},
+    socket::{self, Socket},
+    source::{self, Source as _},
+    state::{self, Directory, Inputs, Outputs, Settings},
+};
+
+/// How many updates, hints or requests may wait for the state before whoever sends them waits, too.
+const QUEUE: usize = 64;
+
+/// How long tasks may take to end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Runs until SIGTERM or SIGINT; enforcement goes on after that. An error is one of the start, or of a task that died.
+pub fn run(args: RunArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let result = runtime.block_on(serve(args));
+    // a directory that is being read needn't be waited for
+    runtime.shutdown_background();
+    result
+}
+
+/// Ends enforcement and removes every trace.
+pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<()> {
+    let released = Enforcer::cleanup(&args.pin_dir)?;
+    socket::remove_stale(&args.socket)?;
+    println!("{} interfaces released, {} removed", released.len(), args.pin_dir.display());
+    Ok(())
+}
+
+async fn serve(args: RunArgs) -> anyhow::Result<()> {
+    let node = args.node.clone().map_or_else(host_name, Ok)?;
+    let directory = args.directory.clone().context("nothing to follow: --directory names the folder of YAML files")?;
+    let watcher = Watcher::open()?;
+    let lister = Lister::open()?;
+    let enforcer = open(&args)?;
+    let events = enforcer.events()?;
+    let public = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("{} can't be listened at; --listen names another address", args.listen))?;
+    let (_socket, private) = Socket::listen(&args.socket)?;
+
+    let (stop, stopping) = watch::channel(false);
+    let (updates_in, updates) = mpsc::channel(QUEUE);
+    let (hints_in, hints) = mpsc::channel(QUEUE);
+    let (requests_in, requests) = mpsc::channel(QUEUE);
+    let (health_in, health) = watch::channel(state::Health::default());
+    let names = Arc::new(Directory::default());
+    let journal = Arc::new(Journal::default());
+    let metrics = Metrics::new()?;
+    let outputs = Outputs { metrics: metrics.clone(), health: health_in, names: Arc::clone(&names) };
+    let inputs = Inputs { updates, hints, requests, stopping: stopping.clone() };
+    let settings = Settings {
+        node: node.clone(),
+        exclude_interfaces: args.exclude_interface.clone(),
+        node_interfaces: args.node_interface.clone(),
+        endpoints: args.source_check == SourceCheck::Pods,
+        midstream_grace: args.midstream_grace,
+    };
+
+    let mut tasks = Tasks::default();
+    tasks.cut.spawn(named("source", async move { Ok(source::Directory::new(directory).run(updates_in).await?) }));
+    tasks.cut.spawn(named("links", links::hints(watcher, hints_in)));
+    tasks.cut.spawn(named("events", follow_events(events, names, Arc::clone(&journal))));
+    let state = spawn_state(settings, enforcer, lister, inputs, outputs)?;
+    tasks.finish.spawn(named("state", async move { state.await.context("the thread 'state' panicked")? }));
+    let shared = Shared { metrics, journal, health, requests: requests_in, stopping: stopping.clone() };
+    let public = axum::serve(public, http::public(shared.clone()));
+    let private = axum::serve(private, http::private(shared));
+    let public = public.with_graceful_shutdown(stopped(stopping.clone()));
+    let private = private.with_graceful_shutdown(stopped(stopping));
+    tasks.finish.spawn(named("http", async { Ok(public.await?) }));
+    tasks.finish.spawn(named("socket", async { Ok(private.await?) }));
+    tracing::info!(node, listen = %args.listen, socket = %args.socket.display(), "started");
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = tasks.first_to_end() => ended,
+    };
+    stop.send_replace(true);
+    tasks.drain().await;
+    tracing::info!("stopped; enforcement goes on with the tables as they are");
+    ended
+}
+
+fn open(args: &RunArgs) -> anyhow::Result<Enforcer> {
+    enforcer::preflight::check(&args.pin_dir)?;
+    let mut options = Options::new(&args.pin_dir, Clock::measure()?);
+    options.settings.source_check = enforcer_abi::SourceCheck::from(args.source_check) as u32;
+    options.settings.audit = u32::from(args.audit);
+    options.settings.keep_established = u32::from(args.established == Established::Keep);
+    options.settings.node_interfaces = u32::from(!args.node_interface.is_empty());
+    Ok(Enforcer::open(&options)?)
+}
+
+/// The state has a thread of its own, so that a long compilation keeps nobody from being answered.
+fn spawn_state(
+    settings: Settings,
+    enforcer: Enforcer,
+    lister: Lister,
+    mut inputs: Inputs,
+    outputs: Outputs,
+) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().context("no runtime")?;
+    let (ended, has_ended) = oneshot::channel();
+    thread::Builder::new().name("state".into()).spawn(move || {
+        let result = runtime.block_on(async {
+            match state::start(settings, enforcer, lister, &mut inputs, outputs).await? {
+                Some(state) => state.run(inputs).await,
+                None => Ok(()),
+            }
+        });
+        // nobody waits for it any more if the process ends anyway
+        let _ = ended.send(result);
+    })?;
+    Ok(has_ended)
+}
+
+/// Reports what the packet program tells.
+async fn follow_events(events: Events, names: Arc<Directory>, journal: Arc<Journal>) -> anyhow::Result<()> {
+    readable::follow("events", events, move |events| {
+        while let Some(event) = events.read() {
+            journal.record(&event, names.of(&event), time_of_day(event.time));
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+    .await
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // an agent that is gone has stopped, too
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+fn host_name() -> anyhow::Result<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname")
+        .context("the host's name can't be read, so --node has to name the node")?;
+    // as kubelet does it
+    Ok(name.trim().to_lowercase())
+}
+
+/// Tasks that all have to live.
+#[derive(Debug, Default)]
+struct Tasks {
+    /// Those that end by themselves when the agent drains.
+    finish: JoinSet<Ended>,
+    /// Those that have nothing to finish.
+    cut: JoinSet<Ended>,
+}
+
+type Ended = (&'static str, anyhow::Result<()>);
+
+impl Tasks {
+    /// The first that ends is an error, whatever it says.
+    async fn first_to_end(&mut self) -> anyhow::Result<()> {
+        let ended = tokio::select! {
+            Some(ended) = self.finish.join_next() => ended,
+            Some(ended) = self.cut.join_next() => ended,
+            else => return Ok(()),
+        };
+        match ended {
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Ok((name, Ok(()))) => anyhow::bail!("the agent's task '{name}' ended by itself"),
+            Ok((_, Err(error))) => Err(error),
+        }
+    }
+
+    /// Lets those end that have something to finish.
+    async fn drain(mut self) {
+        self.cut.abort_all();
+        let finish = async { while self.finish.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, finish).await.is_err() {
+            tracing::warn!("some tasks did not end in time and are cut off");
+        }
+    }
+}
+
+async fn named(name: &'static str, task: impl Future<Output = anyhow::Result<()>>) -> Ended {
+    (name, task.await)
+}

@@ -1,0 +1,165 @@
+//! What the agent serves: [`public`] for the network (metrics and health, nothing that tells policies or addresses) and
+//! [`private`] for the unix socket (state and events).
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use futures_util::stream;
+use serde::Deserialize;
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::timeout,
+};
+
+use crate::{
+    metrics::Metrics,
+    report::{Journal, Record},
+    state::{Health, Request, View},
+};
+
+/// How long the state's task may take for an answer before it counts as dead. A full compilation of a large cluster
+/// takes seconds on a small machine.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a scrape waits for fresh counters before it takes the last ones.
+const SCRAPE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the routes answer from.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// All metrics.
+    pub metrics: Metrics,
+    /// The last events and those to come.
+    pub journal: Arc<Journal>,
+    /// How the agent is.
+    pub health: watch::Receiver<Health>,
+    /// To the task that owns the state.
+    pub requests: mpsc::Sender<Request>,
+    /// Becomes true when the agent drains.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// `/metrics`, `/healthz`, `/readyz`.
+pub fn public(shared: Shared) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(shared)
+}
+
+/// `/state`, `/events`, and what [`public`] has.
+pub fn private(shared: Shared) -> Router {
+    Router::new()
+        .route("/state", get(state))
+        .route("/events", get(events))
+        .with_state(shared.clone())
+        .merge(public(shared))
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    // counters that are a little old are better than none
+    ask(&shared, Request::Counters, SCRAPE_PATIENCE).await;
+    match shared.metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn healthz(State(shared): State<Shared>) -> Response {
+    match ask(&shared, Request::Ping, PATIENCE).await {
+        Some(()) => "ok\n".into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the agent's state does not answer\n").into_response(),
+    }
+}
+
+async fn readyz(State(shared): State<Shared>) -> Response {
+    let reasons = shared.health.borrow().not_ready();
+    if reasons.is_empty() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready:\n{}\n", reasons.join("\n"))).into_response()
+    }
+}
+
+async fn state(State(shared): State<Shared>) -> Response {
+    let view: Option<Box<View>> = ask(&shared, Request::View, PATIENCE).await;
+    match view {
+        Some(view) => Json(view).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the agent's state does not answer\n").into_response(),
+    }
+}
+
+/// What `/events` may be asked.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct EventsQuery {
+    /// Go on with those to come.
+    follow: bool,
+    /// Only those after this sequence number.
+    since: u64,
+}
+
+impl Default for EventsQuery {
+    fn default() -> Self {
+        Self { follow: true, since: 0 }
+    }
+}
+
+async fn events(State(shared): State<Shared>, Query(query): Query<EventsQuery>) -> Response {
+    let (kept, coming) = shared.journal.subscribe();
+    let kept: Vec<u8> = kept.iter().filter(|record| record.sequence > query.since).flat_map(|r| line(r)).collect();
+    let body = if query.follow {
+        let first = Some(Bytes::from(kept));
+        Body::from_stream(stream::unfold((first, coming, shared.stopping), next))
+    } else {
+        Body::from(kept)
+    };
+    ([(header::CONTENT_TYPE, "application/jsonl")], body).into_response()
+}
+
+type Following = (Option<Bytes>, broadcast::Receiver<Arc<Record>>, watch::Receiver<bool>);
+
+/// The next piece of a stream that is followed, until the agent drains.
+async fn next((first, mut coming, mut stopping): Following) -> Option<(Result<Bytes, Infallible>, Following)> {
+    let bytes = match first {
+        Some(kept) => kept,
+        None => {
+            let record = tokio::select! {
+                record = coming.recv() => record,
+                _ = stopping.wait_for(|stopping| *stopping) => return None,
+            };
+            match record {
+                Ok(record) => line(&record).into(),
+                Err(broadcast::error::RecvError::Lagged(missed)) => format!("{{\"missed\":{missed}}}\n").into(),
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    };
+    Some((Ok(bytes), (None, coming, stopping)))
+}
+
+fn line(record: &Record) -> Vec<u8> {
+    let mut line = serde_json::to_vec(record).expect("a record has string keys and no maps, so it is always JSON");
+    line.push(b'\n');
+    line
+}
+
+/// Asks the state's task; `None` if it is gone or takes longer than `patience`.
+async fn ask<T>(shared: &Shared, request: fn(oneshot::Sender<T>) -> Request, patience: Duration) -> Option<T> {
+    let (answer, answered) = oneshot::channel();
+    let asked = async {
+        shared.requests.send(request(answer)).await.ok()?;
+        answered.await.ok()
+    };
+    timeout(patience, asked).await.ok()?
+}
+
+#[cfg(test)]
+mod tests;

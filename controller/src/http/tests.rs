@@ -1,0 +1,175 @@
+//! The routes over real connections, with a state that answers as the tests like.
+
+use std::net::SocketAddr;
+
+use enforcer_abi::{Address, Direction, Event, EventKind, Reason};
+use jiff::Timestamp;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+use super::*;
+use crate::report::Names;
+
+/// A server, and what stands behind it.
+struct Server {
+    address: SocketAddr,
+    health: watch::Sender<Health>,
+    stop: watch::Sender<bool>,
+    shared: Shared,
+}
+
+/// Serves `router`; the state answers unless it is `dead`.
+async fn serve(router: fn(Shared) -> Router, dead: bool) -> Server {
+    let (health, health_seen) = watch::channel(Health::default());
+    let (stop, stopping) = watch::channel(false);
+    let (requests, mut asked) = mpsc::channel(4);
+    let journal = Arc::new(Journal::default());
+    let shared = Shared { metrics: Metrics::new().unwrap(), journal, health: health_seen, requests, stopping };
+    let drops = shared.metrics.drops.clone();
+    tokio::spawn(async move {
+        if dead {
+            return;
+        }
+        while let Some(request) = asked.recv().await {
+            match request {
+                Request::Ping(answer) => answer.send(()).unwrap(),
+                Request::Counters(answer) => {
+                    drops.with_label_values(&["ingress", "shop", "db", "no_rule"]).inc();
+                    answer.send(()).unwrap();
+                }
+                Request::View(answer) => {
+                    let view = View { node: "n1".into(), epoch: 7, ..View::default() };
+                    answer.send(Box::new(view)).unwrap();
+                }
+            }
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = router(shared.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    Server { address, health, stop, shared }
+}
+
+impl Server {
+    async fn open(&self, path: &str) -> TcpStream {
+        let mut connection = TcpStream::connect(self.address).await.unwrap();
+        connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+        connection
+    }
+
+    /// Status and body.
+    async fn get(&self, path: &str) -> (u16, String) {
+        let mut text = String::new();
+        self.open(path).await.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    fn record(&self) {
+        let event = Event {
+            time: 0,
+            table: 0,
+            class: 0,
+            pod: Address::from_v4([10, 0, 0, 2]),
+            remote: Address::from_v4([10, 0, 0, 3]),
+            ifindex: 1,
+            length: 60,
+            port_class: 0,
+            remote_port: 1,
+            pod_port: 2,
+            protocol: 6,
+            direction: Direction::Ingress as u8,
+            reason: Reason::Rule as u8,
+            kind: EventKind::NewFlow as u8,
+            tcp_flags: 0,
+            reserved: [0; 3],
+        };
+        self.shared.journal.record(&event, Names::default(), Timestamp::UNIX_EPOCH);
+    }
+}
+
+#[tokio::test]
+async fn readiness_says_what_is_missing() {
+    let server = serve(public, false).await;
+    let (status, body) = server.get("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("initial list"), "{body}");
+    server.health.send_replace(Health { synced: true, ..Health::default() });
+    assert_eq!(server.get("/readyz").await, (200, "ready\n".into()));
+    let closed = vec!["shop/db".to_owned()];
+    server.health.send_replace(Health { synced: true, closed, ..Health::default() });
+    let (status, body) = server.get("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("shop/db is closed"), "{body}");
+}
+
+#[tokio::test]
+async fn health_is_whether_the_state_answers() {
+    assert_eq!(serve(public, false).await.get("/healthz").await, (200, "ok\n".into()));
+    assert_eq!(serve(public, true).await.get("/healthz").await.0, 503);
+}
+
+#[tokio::test]
+async fn metrics_are_brought_up_to_date_first() {
+    let server = serve(public, false).await;
+    let line = |count| {
+        format!(r#"sluice_drops_total{{direction="ingress",namespace="shop",pod="db",reason="no_rule"}} {count}"#)
+    };
+    for count in 1..3 {
+        let (status, body) = server.get("/metrics").await;
+        assert_eq!(status, 200);
+        assert!(body.lines().any(|l| l == line(count)), "{body}");
+    }
+    // old counters are better than none
+    assert_eq!(serve(public, true).await.get("/metrics").await.0, 200);
+}
+
+#[tokio::test]
+async fn the_network_sees_neither_state_nor_events() {
+    let server = serve(public, false).await;
+    assert_eq!(server.get("/state").await.0, 404);
+    assert_eq!(server.get("/events").await.0, 404);
+    let server = serve(private, false).await;
+    let (status, body) = server.get("/state").await;
+    assert_eq!(status, 200);
+    let state: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((state["node"].as_str(), state["epoch"].as_u64()), (Some("n1"), Some(7)));
+    assert_eq!(server.get("/readyz").await.0, 503, "the socket has the others' routes too");
+}
+
+#[tokio::test]
+async fn events_that_were() {
+    let server = serve(private, false).await;
+    server.record();
+    server.record();
+    let sequences = |body: &str| -> Vec<u64> {
+        let line = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["sequence"].as_u64().unwrap();
+        body.lines().map(line).collect()
+    };
+    assert_eq!(sequences(&server.get("/events?follow=false").await.1), [1, 2]);
+    assert_eq!(sequences(&server.get("/events?follow=false&since=1").await.1), [2]);
+    assert_eq!(server.get("/events?folow=false").await.0, 400);
+}
+
+#[tokio::test]
+async fn events_to_come_until_the_agent_stops() {
+    let server = serve(private, false).await;
+    server.record();
+    let mut connection = server.open("/events").await;
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    for sequence in 1..4 {
+        while !text.contains(&format!("\"sequence\":{sequence},")) {
+            let length = connection.read(&mut buffer).await.unwrap();
+            assert_ne!(length, 0, "the stream ended: {text}");
+            text.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+        }
+        server.record();
+    }
+    server.stop.send_replace(true);
+    // whatever is on its way still comes, then the end
+    connection.read_to_string(&mut text).await.unwrap();
+}

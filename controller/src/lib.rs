@@ -1,0 +1,20 @@
+//! The agent of a node: follows a source of objects, compiles them, applies the tables, binds interfaces to pods, and
+//! tells how it goes. The binary `sluice-agent` is [`agent::run`] with a command line.
+//!
+//! [`source`] tells what there is; [`state`] is the one task that owns the compiler and the kernel's tables; [`bind`]
+//! decides which interface is which pod; [`links`] shows what the kernel shows; [`report`], [`metrics`] and [`http`] are
+//! how it is seen from outside.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod bind;
+pub mod cli;
+pub mod http;
+mod inhabited;
+pub mod links;
+pub mod metrics;
+mod readable;
+pub mod report;
+pub mod socket;
+pub mod source;
+pub mod state;

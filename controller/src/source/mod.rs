@@ -1,0 +1,83 @@
+//! Where the objects come from. A [`Source`] tells what there is, then what changes; everything after it is the same
+//! code whatever the source.
+
+mod directory;
+mod index;
+mod listing;
+#[cfg(test)]
+mod tests;
+
+use std::{future::Future, sync::Arc, time::Instant};
+
+use policy_compiler::{
+    Event,
+    diagnostic::{Diagnostic, Severity},
+};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+pub use directory::Directory;
+
+/// Tells an agent's objects and their changes.
+pub trait Source: Send + 'static {
+    /// Sends updates until it fails, or until nobody receives them any more, which is no error. The first update holds
+    /// everything there is; those after it hold what changed.
+    fn run(self, updates: mpsc::Sender<Update>) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// What a source tells at once.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// In the order in which they are to be applied.
+    pub events: Vec<Event>,
+    /// When the source noticed the first of them.
+    pub seen: Instant,
+    /// Everything that is wrong with the source's objects now.
+    pub problems: Arc<[Problem]>,
+}
+
+/// Something wrong with an object of the source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// One sentence with file, document, object and field.
+    pub text: String,
+}
+
+impl From<Diagnostic> for Problem {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self { severity: diagnostic.severity, text: diagnostic.to_string() }
+    }
+}
+
+impl Problem {
+    fn error(text: String) -> Self {
+        Self { severity: Severity::Error, text }
+    }
+}
+
+/// Why a source ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory to follow is not there, or is something else.
+    #[error("{path} is not a directory that can be read; --directory names the folder of YAML files to follow")]
+    NotADirectory {
+        /// As given.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// inotify refuses.
+    #[error(
+        "{path} can't be watched for changes; if the limit of watches is reached, raise fs.inotify.max_user_watches"
+    )]
+    Watch {
+        /// As given.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: notify::Error,
+    },
+}

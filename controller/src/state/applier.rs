@@ -1,0 +1,389 @@
+//! Carries changes out at the kernel: tables in the compiler's order, an entry for every interface, programs attached
+//! and detached. What the kernel refuses is tried again, and whom it concerns is closed until it succeeds.
+//!
+//! Two inputs meet here, steps of the compiler and links of the node; each ends in [`Applier::refresh`] for the
+//! interfaces that it touches, which compares what is written with what should be.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use enforcer_abi::{Op, PodEntry, PodFlags};
+use policy_compiler::{PodTables, PodUpdate, Step};
+use rustc_hash::FxHashMap;
+
+use super::{
+    datapath::{Attachment, Datapath, Fault},
+    entry::{self, Frame},
+    failures::{Concern, Failures},
+    frees::Frees,
+    view::Condition,
+};
+use crate::bind::{Assignment, Binder, Link, Outcome};
+
+/// The first and the longest pause before what failed is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Applier<D> {
+    pub(super) datapath: D,
+    pub(super) binder: Binder,
+    /// What the compiler says of this node's pods, by UID.
+    tables: FxHashMap<Arc<str>, PodTables>,
+    interfaces: BTreeMap<u32, Interface>,
+    frees: Frees,
+    failures: Failures,
+    concern: Concern,
+    retry: Option<(Instant, Duration)>,
+    pub(super) epoch: u64,
+    /// The last failure in words, and how many there were.
+    pub(super) last_fault: Option<Fault>,
+    pub(super) faults: u64,
+}
+
+/// What is known of an interface besides what the binder knows.
+#[derive(Debug, Default)]
+struct Interface {
+    /// As it is in the kernel, but for its slot.
+    written: Option<PodEntry>,
+    attachment: Option<Attachment>,
+    /// An earlier agent attached it.
+    was_attached: bool,
+    midstream_until: u64,
+    write_fault: Option<Fault>,
+    attach_fault: Option<Fault>,
+}
+
+impl<D: Datapath> Applier<D> {
+    /// Takes over what an earlier agent left: entries, and interfaces that run the programs.
+    pub(super) fn new(datapath: D, mut binder: Binder, pinned: Vec<PodEntry>, attached: &[u32], now: Instant) -> Self {
+        let mut interfaces = BTreeMap::<u32, Interface>::new();
+        for index in attached {
+            interfaces.entry(*index).or_default().was_attached = true;
+        }
+        for entry in pinned {
+            let interface = interfaces.entry(entry.ifindex).or_default();
+            interface.midstream_until = entry.midstream_until;
+            // an entry without a program says nothing about who is behind the interface now
+            if interface.was_attached && entry.flags & PodFlags::HELD == 0 {
+                let addresses = [entry.v4, entry.v6].into_iter().filter(|a| *a != enforcer_abi::Address::NONE);
+                binder.adopt(entry.ifindex, addresses.map(Into::into).collect(), now);
+            }
+            interface.written = Some(PodEntry { slot: 0, ..entry });
+        }
+        Self {
+            datapath,
+            binder,
+            tables: FxHashMap::default(),
+            interfaces,
+            frees: Frees::default(),
+            failures: Failures::default(),
+            concern: Concern::default(),
+            retry: None,
+            epoch: 0,
+            last_fault: None,
+            faults: 0,
+        }
+    }
+
+    /// Segments of connections that are older than Sluice may go on at these interfaces until then.
+    pub(super) fn allow_midstream(&mut self, interfaces: impl IntoIterator<Item = u32>, until: u64) {
+        for index in interfaces {
+            let interface = self.interfaces.entry(index).or_default();
+            if !interface.was_attached {
+                interface.midstream_until = until;
+            }
+        }
+    }
+
+    /// Carries out what the compiler answered.
+    pub(super) fn carry_out(&mut self, steps: Vec<Step>, now: Instant) {
+        let before = self.closed();
+        for step in steps {
+            match step {
+                Step::Write(ops) => self.write(&ops),
+                Step::Pods(updates) => self.flip(updates, now),
+                Step::RaiseEpoch => self.raise_epoch(),
+                Step::Free(ops) => self.frees.later(ops, now),
+            }
+        }
+        self.close_and_open(&before, now);
+    }
+
+    /// All veths that there are; those in `changed` are looked at again.
+    pub(super) fn set_links(&mut self, links: Vec<Link>, changed: &BTreeSet<u32>, now: Instant) {
+        let outcome = self.binder.set_links(links, now);
+        for index in changed {
+            if let Some(interface) = self.interfaces.get_mut(index) {
+                // its place among other programs is looked at again
+                interface.was_attached |= interface.attachment.take().is_some();
+            }
+        }
+        self.follow(outcome, changed.iter().copied());
+        self.plan_retry(now);
+    }
+
+    /// Compares everything that is written with what should be: to be called once pods and links have been told for the
+    /// first time, because nothing else touches what an earlier agent left and nobody needs any more.
+    pub(super) fn refresh_all(&mut self, now: Instant) {
+        for index in self.interfaces.keys().copied().collect::<Vec<_>>() {
+            self.refresh(index);
+        }
+        self.plan_retry(now);
+    }
+
+    /// Time has passed: frees what is due, tries again what failed.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let due = self.frees.take(now);
+        if !due.is_empty() {
+            match self.datapath.wait_for_readers() {
+                Ok(()) => self.write(&due),
+                Err(fault) => {
+                    self.note(&fault, "wait for packets that still read what is to be freed");
+                    self.frees.later(due, now);
+                }
+            }
+        }
+        if let Some((at, pause)) = self.retry
+            && at <= now
+        {
+            self.retry = None;
+            let before = self.closed();
+            let ops = self.failures.take();
+            self.write(&ops);
+            let faulty: Vec<_> =
+                self.interfaces.iter().filter(|(_, i)| i.has_fault()).map(|(index, _)| *index).collect();
+            for index in faulty {
+                self.refresh(index);
+            }
+            self.close_and_open(&before, now);
+            let pause = (pause * 2).min(RETRY.1);
+            self.retry = self.retry.map(|_| (now + pause, pause));
+        }
+        let outcome = self.binder.tick(now);
+        self.follow(outcome, None);
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub(super) fn next_tick(&self) -> Option<Instant> {
+        self.frees.next().into_iter().chain(self.retry.map(|(at, _)| at)).min()
+    }
+
+    /// All flows are judged again.
+    pub(super) fn raise_epoch(&mut self) {
+        match self.datapath.raise_epoch() {
+            Ok(epoch) => self.epoch = epoch,
+            Err(fault) => self.note(&fault, "raise the epoch"),
+        }
+    }
+
+    fn write(&mut self, ops: &[Op]) {
+        self.frees.overtaken_by(ops);
+        self.failures.overtaken_by(ops);
+        for (op, fault) in self.datapath.apply(ops) {
+            self.note(&fault, "write a table");
+            self.failures.add(op);
+        }
+        self.concern = self.failures.concern();
+    }
+
+    fn flip(&mut self, updates: Vec<PodUpdate>, now: Instant) {
+        let mut touched = Vec::new();
+        for update in &updates {
+            let (PodUpdate::Put(PodTables { uid, .. }) | PodUpdate::Delete { uid }) = update;
+            touched.extend(self.binder.interface_of(uid));
+        }
+        let changes = updates.iter().map(|update| match update {
+            PodUpdate::Put(pod) => (Arc::clone(&pod.uid), Some((&pod.name, pod.addresses.as_slice()))),
+            PodUpdate::Delete { uid } => (Arc::clone(uid), None),
+        });
+        let outcome = self.binder.set_pods(changes, now);
+        for update in updates {
+            match update {
+                PodUpdate::Put(pod) => drop(self.tables.insert(Arc::clone(&pod.uid), pod)),
+                PodUpdate::Delete { uid } => drop(self.tables.remove(&uid)),
+            }
+        }
+        self.follow(outcome, touched);
+    }
+
+    /// Closes whom a failure concerns, opens whom it no longer concerns. `before` is who was closed.
+    fn close_and_open(&mut self, before: &BTreeSet<String>, now: Instant) {
+        self.concern = self.failures.concern();
+        if !before.is_empty() || !self.failures.is_empty() {
+            for index in self.interfaces.keys().copied().collect::<Vec<_>>() {
+                self.refresh(index);
+            }
+            let after = self.closed();
+            for pod in after.difference(before) {
+                tracing::error!("{pod} is closed until its policies can be programmed");
+            }
+            for pod in before.difference(&after) {
+                tracing::info!("{pod} is no longer closed");
+            }
+            if !after.is_subset(before) {
+                // what is established is judged by what can't be told any more
+                self.raise_epoch();
+            }
+        }
+        self.plan_retry(now);
+    }
+
+    fn plan_retry(&mut self, now: Instant) {
+        let failing = !self.failures.is_empty() || self.interfaces.values().any(Interface::has_fault);
+        if failing && self.retry.is_none() {
+            self.retry = Some((now + RETRY.0, RETRY.0));
+        }
+    }
+
+    /// Brings the kernel up to what the binder has decided.
+    fn follow(&mut self, outcome: Outcome, also: impl IntoIterator<Item = u32>) {
+        let Outcome { assigned, gone, reports, settled } = outcome;
+        let mut indices: Vec<u32> = assigned.into_iter().map(|(index, _)| index).chain(gone).chain(also).collect();
+        indices.sort_unstable();
+        indices.dedup();
+        for index in indices {
+            self.refresh(index);
+        }
+        for report in reports {
+            tracing::warn!("{report}");
+        }
+        for report in settled {
+            tracing::info!("no longer: {report}");
+        }
+    }
+
+    /// Compares what is written for an interface with what should be, and writes the difference. The entry comes before
+    /// the program, so that a pod that runs already isn't held for a moment.
+    fn refresh(&mut self, index: u32) {
+        let assignment = self.binder.assignment(index).cloned();
+        let interface = self.interfaces.entry(index).or_default();
+        let frame = Frame { ifindex: index, slot: 0, midstream_until: interface.midstream_until };
+        let wanted = match &assignment {
+            None | Some(Assignment::Untouched(_) | Assignment::Secondary(_)) => None,
+            Some(Assignment::Held) => Some(entry::held(frame, self.binder.is_empty_namespace(index))),
+            Some(Assignment::Pod(uid)) => Some(match self.tables.get(uid) {
+                Some(pod) => entry::of_pod(frame, pod, self.concern.closes(pod)),
+                None => entry::held(frame, false),
+            }),
+        };
+        match wanted {
+            Some(wanted) => self.enforce(index, wanted),
+            None => self.release(index, assignment.is_none()),
+        }
+    }
+
+    fn enforce(&mut self, index: u32, wanted: PodEntry) {
+        let Some(interface) = self.interfaces.get_mut(&index) else { return };
+        let mut faults = Vec::new();
+        if interface.written != Some(wanted) {
+            match self.datapath.put_pod(wanted) {
+                Ok(()) => (interface.written, interface.write_fault) = (Some(wanted), None),
+                Err(fault) => {
+                    faults.push(("write the entry of an interface", fault.clone()));
+                    interface.write_fault = Some(fault);
+                }
+            }
+        }
+        if interface.attachment.is_none() {
+            match self.datapath.attach(index) {
+                Ok(attachment) => {
+                    for ahead in &attachment.ahead {
+                        tracing::warn!(ifindex = index, "a program sees packets before Sluice does: {ahead}");
+                    }
+                    (interface.attachment, interface.attach_fault) = (Some(attachment), None);
+                }
+                Err(fault) => {
+                    faults.push(("attach to an interface", fault.clone()));
+                    interface.attach_fault = Some(fault);
+                }
+            }
+        }
+        for (action, fault) in faults {
+            self.note(&fault, action);
+        }
+    }
+
+    fn release(&mut self, index: u32, gone: bool) {
+        let Some(interface) = self.interfaces.get_mut(&index) else { return };
+        let mut fault = None;
+        if interface.was_attached || interface.attachment.is_some() {
+            match self.datapath.detach(index) {
+                Ok(()) => (interface.was_attached, interface.attachment) = (false, None),
+                Err(error) => fault = Some(("detach from an interface", error)),
+            }
+        }
+        if fault.is_none() && interface.written.is_some() {
+            match self.datapath.delete_pod(index) {
+                Ok(()) => interface.written = None,
+                Err(error) => fault = Some(("remove the entry of an interface", error)),
+            }
+        }
+        interface.attach_fault = None;
+        interface.write_fault = fault.as_ref().map(|(_, fault)| fault.clone());
+        if gone && fault.is_none() {
+            self.interfaces.remove(&index);
+        }
+        if let Some((action, fault)) = fault {
+            self.note(&fault, action);
+        }
+    }
+
+    /// The pods that are closed, by name.
+    pub(super) fn closed(&self) -> BTreeSet<String> {
+        const CLOSED: u32 = PodFlags::INGRESS_CLOSED | PodFlags::EGRESS_CLOSED;
+        let is_closed = |uid: &str| {
+            let written = self.binder.interface_of(uid).and_then(|index| self.interfaces.get(&index)?.written);
+            written.is_some_and(|entry| entry.flags & CLOSED != 0)
+        };
+        self.tables.values().filter(|pod| is_closed(&pod.uid)).map(|pod| pod.name.to_string()).collect()
+    }
+
+    /// How a pod is.
+    pub(super) fn condition(&self, uid: &str) -> Condition {
+        let Some(index) = self.binder.interface_of(uid) else {
+            return if self.binder.is_overdue(uid) { Condition::Unenforceable } else { Condition::Held };
+        };
+        let Some(interface) = self.interfaces.get(&index) else { return Condition::Held };
+        match &interface.written {
+            _ if interface.attachment.is_none() || interface.write_fault.is_some() => Condition::Unenforceable,
+            Some(entry) if entry.flags & PodFlags::HELD != 0 => Condition::Held,
+            Some(entry) if entry.flags & (PodFlags::INGRESS_CLOSED | PodFlags::EGRESS_CLOSED) != 0 => Condition::Closed,
+            Some(_) => Condition::Enforced,
+            None => Condition::Held,
+        }
+    }
+
+    /// The last failure, while something is still to be tried again.
+    pub(super) fn standing_fault(&self) -> Option<&Fault> {
+        self.retry.and(self.last_fault.as_ref())
+    }
+
+    /// What the compiler says of this node's pods, by UID.
+    pub(super) fn pods(&self) -> impl Iterator<Item = &PodTables> {
+        self.tables.values()
+    }
+
+    /// Why an interface can't be programmed.
+    pub(super) fn fault(&self, index: u32) -> Option<&Fault> {
+        let interface = self.interfaces.get(&index)?;
+        interface.attach_fault.as_ref().or(interface.write_fault.as_ref())
+    }
+
+    fn note(&mut self, fault: &Fault, action: &str) {
+        self.faults += 1;
+        if self.last_fault.as_ref() != Some(fault) {
+            tracing::error!("could not {action}: {fault}");
+        }
+        self.last_fault = Some(fault.clone());
+    }
+}
+
+impl Interface {
+    const fn has_fault(&self) -> bool {
+        self.write_fault.is_some() || self.attach_fault.is_some()
+    }
+}

@@ -1,0 +1,248 @@
+//! The one task that owns the compiler and the kernel's tables. Everything that happens comes to it in order: what the
+//! source tells, what the kernel announces, what somebody asks. Entry point: [`State::run`].
+
+mod answers;
+mod applier;
+mod datapath;
+mod entry;
+mod failures;
+mod frees;
+mod kernel;
+mod names;
+mod place;
+mod reports;
+mod start;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use enforcer_abi::{Address, Counters};
+use policy_compiler::{Compiler, Event, model::ObjectName};
+use rustc_hash::FxHashMap;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::{applier::Applier, reports::Reports};
+pub use self::{
+    datapath::{Attachment, Datapath, Fault, Fill, Unsent},
+    names::Directory,
+    start::{Settings, start},
+    view::{Condition, DirectionView, Health, InterfaceView, MapView, PodView, View},
+};
+use crate::{
+    bind::Assignment,
+    links::{Hint, Links, Lister},
+    metrics::Metrics,
+    source::{Problem, Update},
+};
+
+/// How often everything is looked at again even if nothing is heard.
+const RECHECK: Duration = Duration::from_secs(10);
+/// How often that is while an interface is held or a pod has none.
+const RECHECK_WAITING: Duration = Duration::from_millis(500);
+
+/// What somebody asks of the state.
+#[derive(Debug)]
+pub enum Request {
+    /// Whether it is there.
+    Ping(oneshot::Sender<()>),
+    /// To bring the metrics up to date with the kernel's counters.
+    Counters(oneshot::Sender<()>),
+    /// All of it.
+    View(oneshot::Sender<Box<View>>),
+}
+
+/// What comes to the state.
+#[derive(Debug)]
+pub struct Inputs {
+    /// From the source.
+    pub updates: mpsc::Receiver<Update>,
+    /// From the kernel.
+    pub hints: mpsc::Receiver<Hint>,
+    /// From whoever asks.
+    pub requests: mpsc::Receiver<Request>,
+    /// Becomes true when the agent drains.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// What others see of the state.
+#[derive(Clone, Debug)]
+pub struct Outputs {
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Readiness.
+    pub health: watch::Sender<Health>,
+    /// Names for events.
+    pub names: Arc<Directory>,
+}
+
+/// Looks at the node's links; a trait object's worth of [`Lister`], so that tests can show what they like.
+pub trait Looks: Send {
+    /// All veths; what is behind one where `wanted` says so.
+    fn look(&mut self, wanted: &dyn Fn(u32) -> bool) -> Result<Links, Fault>;
+}
+
+impl Looks for Lister {
+    fn look(&mut self, wanted: &dyn Fn(u32) -> bool) -> Result<Links, Fault> {
+        self.list(wanted).map_err(|error| Fault::new(&error))
+    }
+}
+
+/// See the module's text.
+pub struct State<D> {
+    node: String,
+    node_interfaces: Vec<String>,
+    compiler: Compiler,
+    applier: Applier<D>,
+    lister: Box<dyn Looks>,
+    outputs: Outputs,
+    /// The addresses of the Node objects, the node's own first of all.
+    node_addresses: Vec<std::net::IpAddr>,
+    link_names: BTreeMap<u32, String>,
+    /// What the kernel was last told of the node.
+    node_told: Option<(Vec<Address>, Vec<u32>)>,
+    problems: Arc<[Problem]>,
+    reports: Reports,
+    counted: FxHashMap<u32, (ObjectName, Counters)>,
+    unsent: Unsent,
+    faults: u64,
+    next_check: Instant,
+}
+
+impl<D: Datapath> State<D> {
+    /// Follows the inputs until the agent drains or the source ends. Enforcement stays as it is.
+    pub async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
+        self.publish();
+        loop {
+            let wake = self.wake();
+            tokio::select! {
+                biased;
+                _ = inputs.stopping.wait_for(|stopping| *stopping) => return Ok(()),
+                request = inputs.requests.recv() => match request {
+                    Some(request) => {
+                        self.answer(request);
+                        continue;
+                    }
+                    None => return Ok(()),
+                },
+                hint = inputs.hints.recv() => {
+                    let Some(mut hint) = hint else { anyhow::bail!("nobody tells of interfaces any more") };
+                    while let Ok(more) = inputs.hints.try_recv() {
+                        hint.links.extend(more.links);
+                    }
+                    self.look(&hint.links);
+                }
+                update = inputs.updates.recv() => {
+                    let Some(update) = update else { anyhow::bail!("the source has ended") };
+                    let mut updates = vec![update];
+                    while let Ok(more) = inputs.updates.try_recv() {
+                        updates.push(more);
+                    }
+                    self.update(updates);
+                }
+                () = tokio::time::sleep_until(wake.into()) => self.tick(),
+            }
+            self.publish();
+        }
+    }
+
+    /// When there is something to do although nothing happens.
+    fn wake(&self) -> Instant {
+        self.applier.next_tick().map_or(self.next_check, |at| at.min(self.next_check))
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        self.applier.tick(now);
+        if self.next_check <= now {
+            self.look(&BTreeSet::new());
+        }
+    }
+
+    /// Compiles what the source tells, and carries it out.
+    fn update(&mut self, updates: Vec<Update>) {
+        let Some(seen) = updates.iter().map(|update| update.seen).min() else { return };
+        if let Some(last) = updates.last() {
+            self.problems = Arc::clone(&last.problems);
+        }
+        let events: Vec<Event> = updates.into_iter().flat_map(|update| update.events).collect();
+        self.note_nodes(&events);
+        self.outputs.names.follow(&events);
+        let changes = {
+            let _timer = self.outputs.metrics.compile.start_timer();
+            self.compiler.apply_all(events)
+        };
+        self.applier.carry_out(changes.steps, Instant::now());
+        self.outputs.metrics.applied.observe(seen.elapsed().as_secs_f64());
+        self.reports.note(changes.reports);
+        if self.applier.binder.waits() {
+            // the kernel may have shown the address of a new pod long ago
+            self.look(&BTreeSet::new());
+        }
+    }
+
+    /// Looks at the node's links, and carries out what follows from them.
+    fn look(&mut self, changed: &BTreeSet<u32>) {
+        let now = Instant::now();
+        let links = {
+            let binder = &self.applier.binder;
+            self.lister.look(&|index| !matches!(binder.assignment(index), Some(Assignment::Pod(_))))
+        };
+        match links {
+            Ok(links) => {
+                self.link_names = links.names.into_iter().collect();
+                self.applier.set_links(links.veths, changed, now);
+                self.tell_node(links.own);
+            }
+            Err(fault) => tracing::error!("the node's interfaces can't be listed, and are listed again soon: {fault}"),
+        }
+        let waits = self.applier.binder.waits();
+        self.next_check = now + if waits { RECHECK_WAITING } else { RECHECK };
+    }
+
+    /// The addresses of Node objects say which links are the node's own.
+    fn note_nodes(&mut self, events: &[Event]) {
+        for event in events {
+            match event {
+                Event::PutNode(node) if *node.name == self.node => self.node_addresses.clone_from(&node.addresses),
+                Event::DeleteNode(name) if **name == self.node => self.node_addresses.clear(),
+                _ => continue,
+            }
+            self.applier.binder.set_node_addresses(self.node_addresses.clone());
+        }
+    }
+
+    /// Tells the kernel which addresses and interfaces are the node's, if that has changed.
+    fn tell_node(&mut self, own: Vec<std::net::IpAddr>) {
+        let mut addresses: Vec<Address> =
+            own.into_iter().chain(self.node_addresses.iter().copied()).map(Address::from).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let names = self.link_names.iter().filter(|(_, name)| self.node_interfaces.contains(name));
+        let told = (addresses, names.map(|(index, _)| *index).collect::<Vec<u32>>());
+        if self.node_told.as_ref() == Some(&told) {
+            return;
+        }
+        match self.applier.datapath.set_node(&told.0, &told.1) {
+            Ok(()) => self.node_told = Some(told),
+            Err(fault) => tracing::error!("could not write the node's addresses, and try again soon: {fault}"),
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        // whoever asked may have gone away meanwhile
+        match request {
+            Request::Ping(answer) => _ = answer.send(()),
+            Request::Counters(answer) => {
+                self.count();
+                _ = answer.send(());
+            }
+            Request::View(answer) => _ = answer.send(Box::new(self.view())),
+        }
+    }
+}
