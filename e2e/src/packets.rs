@@ -7,10 +7,14 @@
 //! in the linear part (the kernel takes one page of linear data). Those are left to the veths.
 
 pub mod case;
+pub mod connection;
 pub mod devices;
 pub mod frame;
+mod judge;
+pub mod objects;
 pub mod payload;
 pub mod pool;
 pub mod program;
+pub mod run;
 pub mod step;
 pub mod tables;

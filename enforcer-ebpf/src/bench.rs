@@ -75,8 +75,8 @@ pub(crate) fn bench_drive(mut context: TcContext) -> i32 {
         stride => u64::from(sequence).wrapping_mul(stride),
     };
     let index = number % plan.keys;
-    let address = plan.first.wrapping_add((index % plan.addresses).wrapping_mul(plan.step)) as u32;
-    let port = (1024 + index / plan.addresses) as u16;
+    let address = (plan.first.wrapping_add((index % plan.addresses).wrapping_mul(plan.step)) & 0xffff_ffff) as u32;
+    let port = ((1024 + index / plan.addresses) & 0xffff) as u16;
     let (start, end) = (context.data(), context.data_end());
     if start + 58 > end {
         return 0;
@@ -139,8 +139,7 @@ pub(crate) fn bench_lru(context: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn bench_lru_insert(context: TcContext) -> i32 {
     let Some(key) = parse(&context) else { return 0 };
-    let value =
-        FlowValue { pod: key.remote, epoch: 0, last_seen: 0, reason: 0, opener: 0, state: 0, fins: 0 };
+    let value = FlowValue { pod: key.remote, epoch: 0, last_seen: 0, reason: 0, opener: 0, state: 0, fins: 0 };
     match BARE_OPENINGS.insert(key, value, 0) {
         Ok(()) => NEXT,
         Err(_) => 0,

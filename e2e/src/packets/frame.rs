@@ -267,7 +267,7 @@ impl Packet {
 }
 
 fn frag_offset(fragment: Fragment) -> Result<IpFragOffset> {
-    ensure!(fragment.offset % 8 == 0, "a fragment's offset is a multiple of 8");
+    ensure!(fragment.offset.is_multiple_of(8), "a fragment's offset is a multiple of 8");
     Ok(IpFragOffset::try_new(fragment.offset / 8)?)
 }
 

@@ -39,6 +39,8 @@ pub struct Context {
     pub gso_segs: u32,
     /// Bytes of payload in each.
     pub gso_size: u32,
+    /// The first word of `cb`, which programs of one chain hand on to each other.
+    pub cb: u32,
 }
 
 /// Packets to pods that were dropped, in all test runs of this process. A class of tests that never saw one has run on a
@@ -77,16 +79,20 @@ mod skb {
     pub(super) const SIZE: usize = 192;
     pub(super) const INGRESS_IFINDEX: usize = 36;
     pub(super) const IFINDEX: usize = 40;
+    pub(super) const CB: usize = 48;
     pub(super) const GSO_SEGS: usize = 164;
     pub(super) const GSO_SIZE: usize = 176;
 }
 
 impl Context {
-    fn bytes(self) -> [u8; skb::SIZE] {
+    /// As a test run takes it.
+    #[must_use]
+    pub fn bytes(self) -> [u8; 192] {
         let mut bytes = [0; skb::SIZE];
         for (offset, value) in [
             (skb::INGRESS_IFINDEX, self.ingress_ifindex),
             (skb::IFINDEX, self.ifindex),
+            (skb::CB, self.cb),
             (skb::GSO_SEGS, self.gso_segs),
             (skb::GSO_SIZE, self.gso_size),
         ] {
@@ -194,9 +200,14 @@ impl Program {
     /// # Errors
     /// The kernel refuses the program, or counts in none of the steps it can be configured for.
     pub fn hz() -> Result<u64> {
-        let program = Self::load(Settings::defaults(1000), &Sizes::new())?;
-        let clock: &SchedClassifier =
-            program.ebpf.program(map::CLOCK).context("the object has no program for the clock")?.try_into()?;
+        let mut loader = EbpfLoader::new();
+        for (name, small) in SMALL {
+            loader.map_max_entries(name, small);
+        }
+        let mut ebpf = loader.load(enforcer::OBJECT).context("loading the packet program")?;
+        let clock: &mut SchedClassifier =
+            ebpf.program_mut(map::CLOCK).context("the object has no program for the clock")?.try_into()?;
+        clock.load().context("the kernel refuses the clock program")?;
         let (jiffies, nanoseconds) = clock_run(clock)?;
         let uptime = nanoseconds / 1_000_000_000;
         [100_u64, 250, 300, 1000]

@@ -4,17 +4,27 @@
 //! The class fails as a whole if no packet to a pod was dropped: where a kernel doesn't take `ingress_ifindex` from the
 //! test run's context, every packet to a pod is the node's own, passes, and shows nothing.
 
+mod agree;
 mod fixture;
 mod fuzz;
 mod limits;
 mod reuse;
 
-use std::{process::ExitCode, sync::atomic::Ordering};
+use std::{
+    process::ExitCode,
+    sync::{Arc, atomic::Ordering},
+};
 
-use anyhow::{Context as _, Result};
-use e2e::packets::{
-    devices,
-    program::{INGRESS_DENIALS, Program},
+use anyhow::{Context as _, Result, ensure};
+use e2e::{
+    connections::{self, Case},
+    packets::{
+        case,
+        connection::Kernel,
+        devices,
+        program::{INGRESS_DENIALS, Program},
+        run,
+    },
 };
 use libtest_mimic::{Arguments, Trial};
 
@@ -46,11 +56,33 @@ fn tests(arguments: &Arguments) -> Result<Vec<Trial>> {
         Program::hz().context("finding out how long a jiffy is")?
     };
     let mut trials = Vec::new();
-    e2e::packets::case::load()?; //CASES
+    for case in case::load()? {
+        trials.push(trial(format!("packets/{}", case.name), move || run::run(&case, hz)));
+    }
+    for case in connections::load()? {
+        let case = Arc::new(case);
+        let same = case.clone();
+        trials.push(trial(format!("connections/{}", case.name), move || connections_of(&case, hz)));
+        trials.push(trial(format!("agree/{}", same.name), move || agree::agree(&same, hz)));
+    }
     for (name, test) in [reuse::TESTS, limits::TESTS, fuzz::TESTS].concat() {
         trials.push(trial(name.to_string(), move || test(hz)));
     }
     Ok(trials)
+}
+
+/// Evaluator 3.
+fn connections_of(case: &Case, hz: u64) -> Result<()> {
+    let mismatches = case.check(&Kernel::of(case, hz))?;
+    let lines: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
+    ensure!(
+        lines.is_empty(),
+        "cases/connections/{}.yaml\n  {}\n  tests: {}",
+        case.name,
+        lines.join("\n  "),
+        case.tests
+    );
+    Ok(())
 }
 
 fn trial(name: String, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
