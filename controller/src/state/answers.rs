@@ -75,8 +75,8 @@ impl<D: Datapath> State<D> {
     }
 
     /// The policies that isolate a pod, as `namespace/name`.
-    fn policies(&self, _pod: &PodTables, _direction: Direction) -> Vec<String> {
-        Vec::new()
+    fn policies(&self, pod: &PodTables, direction: Direction) -> Vec<String> {
+        self.isolating.get(&pod.uid).map(|policies| policies[direction as usize].clone()).unwrap_or_default()
     }
 
     /// Adds what the kernel has counted since the last time to the metrics.

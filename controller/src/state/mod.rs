@@ -112,6 +112,8 @@ pub struct State<D> {
     unsent: Unsent,
     faults: u64,
     next_check: Instant,
+    /// The policies that isolate each pod of this node, by UID: for ingress, for egress.
+    isolating: FxHashMap<Arc<str>, [Vec<String>; 2]>,
 }
 
 impl<D: Datapath> State<D> {
@@ -177,6 +179,7 @@ impl<D: Datapath> State<D> {
             let _timer = self.outputs.metrics.compile.start_timer();
             self.compiler.apply_all(events)
         };
+        self.note_isolating();
         self.applier.carry_out(changes.steps, Instant::now());
         self.outputs.metrics.applied.observe(seen.elapsed().as_secs_f64());
         self.reports.note(changes.reports);
@@ -184,6 +187,13 @@ impl<D: Datapath> State<D> {
             // the kernel may have shown the address of a new pod long ago
             self.look(&BTreeSet::new());
         }
+    }
+
+    /// The policies' names for events and views.
+    fn note_isolating(&mut self) {
+        let names = |policies: Vec<&ObjectName>| policies.into_iter().map(ToString::to_string).collect();
+        self.isolating =
+            self.compiler.isolating().map(|(uid, policies)| (Arc::clone(uid), policies.map(names))).collect();
     }
 
     /// Looks at the node's links, and carries out what follows from them.

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use enforcer::Enforcer;
 use enforcer_abi::PodEntry;
-use policy_compiler::{Compiler, Contents, Options, PodTables, PodUpdate, Report, Step};
+use policy_compiler::{Compiler, Contents, Options, PodTables, PodUpdate, Report, Step, plan::plan};
 use rustc_hash::FxHashMap;
 
 use super::{Inputs, Looks as _, Outputs, RECHECK, State, Unsent, applier::Applier, kernel, reports::Reports};
@@ -75,7 +75,9 @@ pub async fn start(
         unsent: Unsent::default(),
         faults: 0,
         next_check: now + RECHECK,
+        isolating: FxHashMap::default(),
     };
+    state.note_isolating();
     state.note_nodes(&first.events);
     state.reports.note(reports);
     state.put_in_force(plan(&there, &wanted), wanted, now)?;
@@ -143,24 +145,4 @@ async fn first_update(
             }
         }
     }
-}
-
-/// From one content of the maps to another.
-fn plan(there: &Contents, wanted: &Contents) -> Vec<Step> {
-    use enforcer_abi::Op;
-    let mut puts = Vec::new();
-    let mut frees = Vec::new();
-    puts.extend(wanted.ports.values().map(|v| Op::PutPort(*v)));
-    puts.extend(wanted.port_ranges.iter().map(|(k, v)| Op::PutPortRange(*k, *v)));
-    puts.extend(wanted.rows.values().map(|v| Op::PutRow(*v)));
-    puts.extend(wanted.front_ends.values().map(|v| Op::PutFrontEnd(*v)));
-    puts.extend(wanted.endpoints.iter().map(|v| Op::PutEndpoint(*v)));
-    puts.extend(wanted.blocks.iter().map(|(k, v)| Op::PutBlock(*k, *v)));
-    puts.extend(wanted.peers.values().map(|v| Op::PutPeer(*v)));
-    frees.extend(there.peers.keys().filter(|k| !wanted.peers.contains_key(k)).map(|k| Op::DeletePeer(*k)));
-    frees.extend(there.blocks.keys().filter(|k| !wanted.blocks.contains_key(k)).map(|k| Op::DeleteBlock(*k)));
-    frees.extend(there.ports.keys().filter(|k| !wanted.ports.contains_key(k)).map(|k| Op::DeletePort(*k)));
-    frees.extend(there.rows.keys().filter(|k| !wanted.rows.contains_key(k)).map(|k| Op::DeleteRow(*k)));
-    let pods = wanted.pods.values().cloned().map(PodUpdate::Put).collect();
-    vec![Step::Write(puts), Step::Pods(pods), Step::RaiseEpoch, Step::Free(frees)]
 }

@@ -1,11 +1,19 @@
 //! The state as it is: the maps' whole contents, the node's pods, and the look-ups of a walk.
 
+use std::sync::Arc;
+
 use enforcer_abi::{
     Address, ClassId, FrontEndKey, FrontEndValue, PeerValue, PortKey, PortValue, RowKey, RowValue, TableId,
 };
 
 use super::Compiler;
-use crate::{change::PodTables, contents::Contents, front_end, model::Protocol, walk::Lookup};
+use crate::{
+    change::PodTables,
+    contents::Contents,
+    front_end,
+    model::{ObjectName, Protocol},
+    walk::Lookup,
+};
 
 impl Compiler {
     /// The pods of this node, by UID.
@@ -14,6 +22,17 @@ impl Compiler {
         let mut pods: Vec<PodTables> = self.local_pods.values().filter_map(|pod| pod.sent.clone()).collect();
         pods.sort_unstable_by(|a, b| a.uid.cmp(&b.uid));
         pods
+    }
+
+    /// The policies that isolate each pod of this node, by its UID: for ingress, for egress, each in the order in which
+    /// they are weighed.
+    pub fn isolating(&self) -> impl Iterator<Item = (&Arc<str>, [Vec<&ObjectName>; 2])> {
+        self.local_pods.values().filter_map(|pod| {
+            let policies = self.local_kinds.get(&pod.kind)?.policies.iter().map(|id| self.policies.get(*id));
+            let ingress = policies.clone().filter(|policy| policy.ingress.is_some()).map(|policy| &policy.name);
+            let egress = policies.filter(|policy| policy.egress.is_some()).map(|policy| &policy.name);
+            Some((&pod.uid, [ingress.collect(), egress.collect()]))
+        })
     }
 
     /// Everything that belongs in the kernel's maps now.

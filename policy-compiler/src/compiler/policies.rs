@@ -76,6 +76,11 @@ impl Policies {
         self.ids.get(&policy.name).is_some_and(|id| self.entries[*id].policy == *policy)
     }
 
+    /// The policy of this id.
+    pub(crate) fn get(&self, id: PolicyId) -> &Policy {
+        &self.entries[id].policy
+    }
+
     /// Adds a policy whose name isn't taken. Answers with its subject's scope.
     pub(crate) fn insert(&mut self, policy: Policy, population: &mut Population) -> PolicyId {
         let scope = population.hold_scope(&policy.subject.namespaces);
