@@ -7,13 +7,11 @@ use aya::{
 use enforcer::{Ahead, AttachError, Attached, Hooks, Mode};
 use enforcer_abi::{Direction, Reason, map};
 
-use crate::support::{Node, on_node, program_of_link, run};
-
-const BOTH: [(Hooks, Mode); 2] = [(Hooks::Auto, Mode::Tcx), (Hooks::Clsact, Mode::Clsact)];
+use crate::support::{Node, has_tcx, mechanisms, on_node, run};
 
 #[test]
 fn attached_means_held_until_the_pod_is_known_and_detached_means_free() {
-    for (hooks, mode) in BOTH {
+    for (hooks, mode) in mechanisms() {
         on_node(move |node| {
             let pod = node.pod();
             let mut enforcer = node.open_with(hooks);
@@ -41,28 +39,29 @@ fn attached_means_held_until_the_pod_is_known_and_detached_means_free() {
 
 #[test]
 fn a_new_program_replaces_the_old_one_in_its_place() {
-    on_node(|node| {
-        let pod = node.pod();
-        let pin = |suffix: &str| node.pin_dir.join("links").join(format!("{}-{suffix}", pod.ifindex));
-        let mut enforcer = node.open();
-        enforcer.attach(pod.ifindex).unwrap();
-        let before = [program_of_link(&pin("to")), program_of_link(&pin("from"))];
-        enforcer.attach(pod.ifindex).unwrap();
-        assert_eq!(before, [program_of_link(&pin("to")), program_of_link(&pin("from"))], "attaching twice is once");
-        drop(enforcer);
+    for (hooks, mode) in mechanisms() {
+        on_node(move |node| {
+            let pod = node.pod();
+            let mut enforcer = node.open_with(hooks);
+            enforcer.attach(pod.ifindex).unwrap();
+            let before = pod.programs(node);
+            enforcer.attach(pod.ifindex).unwrap();
+            assert_eq!(pod.programs(node), before, "{mode:?}: attaching twice is once");
+            drop(enforcer);
 
-        let mut enforcer = node.open();
-        let after = [program_of_link(&pin("to")), program_of_link(&pin("from"))];
-        assert!(before.iter().all(|id| !after.contains(id)), "{before:?} {after:?}");
-        assert_eq!(enforcer.attach(pod.ifindex).unwrap().ahead, []);
-    });
+            let mut enforcer = node.open_with(hooks);
+            let after = pod.programs(node);
+            assert!(before.iter().all(|id| !after.contains(id)), "{mode:?}: {before:?} {after:?}");
+            assert_eq!(enforcer.attach(pod.ifindex).unwrap().ahead, []);
+        });
+    }
 }
 
 #[test]
 fn a_change_of_mechanism_leaves_one() {
     on_node(|node| {
         let pod = node.pod();
-        for (hooks, mode) in [BOTH[0], BOTH[1], BOTH[0]] {
+        for (hooks, mode) in mechanisms().into_iter().chain(mechanisms()) {
             let mut enforcer = node.open_with(hooks);
             enforcer.attach(pod.ifindex).unwrap();
             assert_eq!(enforcer.attached().unwrap(), [Attached { ifindex: pod.ifindex, mode, complete: true }]);
@@ -74,6 +73,9 @@ fn a_change_of_mechanism_leaves_one() {
 
 #[test]
 fn half_an_attachment_is_noticed_and_completed() {
+    if !has_tcx() {
+        return;
+    }
     on_node(|node| {
         let pod = node.pod();
         let mut enforcer = node.open();
@@ -106,7 +108,10 @@ fn classifier(ebpf: &mut Ebpf) -> &mut SchedClassifier {
 
 #[test]
 fn a_program_that_comes_ahead_of_ours_is_reported() {
-    for (hooks, mode) in BOTH {
+    if !has_tcx() {
+        return;
+    }
+    for (hooks, mode) in mechanisms() {
         on_node(move |node| {
             let pod = node.pod();
             let mut enforcer = node.open_with(hooks);
@@ -162,6 +167,9 @@ fn where_an_ingress_qdisc_is_clsact_is_refused_and_tcx_is_not() {
         let error = node.open_with(Hooks::Clsact).attach(pod.ifindex).unwrap_err();
         assert!(matches!(error, AttachError::IngressQdisc { ifindex } if ifindex == pod.ifindex), "{error:?}");
     });
+    if !has_tcx() {
+        return;
+    }
     on_node(|node| {
         let pod = ingress(node);
         assert_eq!(node.open().attach(pod.ifindex).unwrap().mode, Mode::Tcx);
@@ -170,7 +178,7 @@ fn where_an_ingress_qdisc_is_clsact_is_refused_and_tcx_is_not() {
 
 #[test]
 fn an_interface_that_is_gone_is_said_to_be_and_leaves_no_pins() {
-    for (hooks, _) in BOTH {
+    for (hooks, _) in mechanisms() {
         on_node(move |node| {
             let pod = node.pod();
             let mut enforcer = node.open_with(hooks);

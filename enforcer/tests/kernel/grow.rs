@@ -6,7 +6,7 @@ use enforcer::{Contents, Enforcer, MapSizes, Options};
 use enforcer_abi::{Address, Op, PeerValue};
 
 use crate::{
-    support::{Node, entry, on_node, program_of_link},
+    support::{Node, entry, mechanisms, on_node},
     tables::peer,
 };
 
@@ -18,9 +18,13 @@ fn numbered(number: u16) -> PeerValue {
     peer(number.to_be_bytes(), u64::from(number))
 }
 
-fn open_with_peers(node: &Node, peers: u32) -> Enforcer {
+fn small(node: &Node, peers: u32) -> Options {
     let options = node.options();
-    Enforcer::open(&Options { sizes: MapSizes { peers, pods: 4, ..options.sizes }, ..options }).unwrap()
+    Options { sizes: MapSizes { peers, pods: 4, ..options.sizes }, ..options }
+}
+
+fn open_with_peers(node: &Node, peers: u32) -> Enforcer {
+    Enforcer::open(&small(node, peers)).unwrap()
 }
 
 fn sorted(mut contents: Contents) -> Contents {
@@ -44,26 +48,29 @@ fn pinned_peers(node: &Node, name: &str) -> Vec<PeerValue> {
 
 #[test]
 fn a_map_that_becomes_full_grows_and_keeps_all_it_holds() {
-    on_node(|node| {
-        let pod = node.pod();
-        let mut enforcer = open_with_peers(node, 64);
-        let mut events = enforcer.events().unwrap();
-        enforcer.attach(pod.ifindex).unwrap();
-        let link = node.pin_dir.join("links").join(format!("{}-from", pod.ifindex));
-        let before = program_of_link(&link);
+    for (hooks, mode) in mechanisms() {
+        on_node(move |node| {
+            let pod = node.pod();
+            let options = Options { hooks, ..small(node, 64) };
+            let mut enforcer = Enforcer::open(&options).unwrap();
+            let mut events = enforcer.events().unwrap();
+            enforcer.attach(pod.ifindex).unwrap();
+            let before = pod.programs(node);
 
-        enforcer.apply(&peers(0..1000)).unwrap();
-        assert!(max(&mut enforcer, "PEERS") >= 1000);
-        let expected: Vec<PeerValue> = (0..1000).map(numbered).collect();
-        assert_eq!(sorted(enforcer.contents().unwrap()).peers, expected);
-        assert_eq!(pinned_peers(node, "PEERS"), expected, "the pin is the larger map's");
-        assert!(node.pins("v1").iter().all(|name| !name.ends_with("-next")), "{:?}", node.pins("v1"));
+            enforcer.apply(&peers(0..1000)).unwrap();
+            assert!(max(&mut enforcer, "PEERS") >= 1000);
+            let expected: Vec<PeerValue> = (0..1000).map(numbered).collect();
+            assert_eq!(sorted(enforcer.contents().unwrap()).peers, expected);
+            assert_eq!(pinned_peers(node, "PEERS"), expected, "the pin is the larger map's");
+            assert!(node.pins("v1").iter().all(|name| !name.ends_with("-next")), "{:?}", node.pins("v1"));
 
-        assert_ne!(program_of_link(&link), before, "the interface runs a program that uses the larger map");
-        assert!(pod.send(&mut events).is_err(), "still held");
-        enforcer.put_pod(pod.entry()).unwrap();
-        assert_eq!(pod.send(&mut events), Ok(()), "by the same map of pods");
-    });
+            let after = pod.programs(node);
+            assert!(before.iter().all(|id| !after.contains(id)), "{mode:?}: programs that use the larger map");
+            assert!(pod.send(&mut events).is_err(), "{mode:?}: still held");
+            enforcer.put_pod(pod.entry()).unwrap();
+            assert_eq!(pod.send(&mut events), Ok(()), "{mode:?}: by the same map of pods");
+        });
+    }
 }
 
 #[test]

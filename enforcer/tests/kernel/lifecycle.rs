@@ -9,7 +9,7 @@ use enforcer::{Enforcer, Hooks, LoadError, OpenError, Options, PinsError, prefli
 use enforcer_abi::{Op, map};
 
 use crate::{
-    support::{index_of, on_node, program_of_link, run},
+    support::{index_of, on_node, run},
     tables::peer,
 };
 
@@ -97,18 +97,17 @@ fn maps_of_another_layout_stay_in_force_until_the_take_over() {
         drop(enforcer);
         // As an agent with an older layout would have left it.
         std::fs::rename(node.pin_dir.join("v1"), node.pin_dir.join("v0")).unwrap();
-        let link = node.pin_dir.join("links").join(format!("{}-from", pod.ifindex));
-        let before = program_of_link(&link);
+        let before = pod.programs(node);
 
         let mut enforcer = node.open();
         let mut events = enforcer.events().unwrap();
         assert!(enforcer.awaits_take_over().unwrap());
-        assert_eq!(program_of_link(&link), before);
+        assert_eq!(pod.programs(node), before);
         assert!(node.pins("").contains(&"v0".to_owned()));
         assert_eq!(pod.send(&mut events), Ok(()), "by the old program and its entry of the pod");
         enforcer.put_pod(pod.entry()).unwrap();
         enforcer.take_over().unwrap();
-        assert_ne!(program_of_link(&link), before);
+        assert_ne!(pod.programs(node), before);
         assert!(!enforcer.awaits_take_over().unwrap());
         assert_eq!(node.pins(""), ["links", "v1"]);
         assert_eq!(pod.send(&mut events), Ok(()));

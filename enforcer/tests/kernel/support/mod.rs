@@ -4,7 +4,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, UdpSocket},
     os::fd::AsFd,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::{
         Once,
@@ -15,7 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::{Clock, Enforcer, Events, Hooks, MapSizes, Options};
+use aya::programs::links::{FdLink, PinnedLink};
+use enforcer::{Clock, Enforcer, Events, Hooks, MapSizes, Mode, Options};
 use enforcer_abi::{Address, Event, PodEntry};
 use nix::{
     mount::{MsFlags, mount},
@@ -183,6 +184,24 @@ impl Pod {
         Ipv4Addr::new(10, 0, self.number, 1).into()
     }
 
+    /// The ids of the programs that its interface runs for us: to the pod, from the pod.
+    pub(crate) fn programs(&self, node: &Node) -> [u32; 2] {
+        [("to", "egress"), ("from", "ingress")].map(|(suffix, hook)| {
+            match PinnedLink::from_pin(node.pin_dir.join("links").join(format!("{}-{suffix}", self.ifindex))) {
+                Ok(link) => FdLink::from(link).info().expect("the link's information").program_id(),
+                Err(_) => self.filter(hook),
+            }
+        })
+    }
+
+    fn filter(&self, hook: &str) -> u32 {
+        let output = Command::new("tc").args(["filter", "show", "dev", &self.interface, hook]).output().expect("tc");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let id = text.split_once("sluice_").and_then(|(_, rest)| rest.split_once(" id "));
+        let id = id.and_then(|(_, rest)| rest.split_whitespace().next()).and_then(|id| id.parse().ok());
+        id.unwrap_or_else(|| panic!("no filter of ours: {text}"))
+    }
+
     /// An entry that nothing isolates.
     pub(crate) fn entry(&self) -> PodEntry {
         entry(self.ifindex, self.address().into())
@@ -267,10 +286,15 @@ pub(crate) fn wait_for(sources: &[&dyn AsFd], deadline: Instant) {
     }
 }
 
-/// The id of the program that a pinned link runs.
-pub(crate) fn program_of_link(pin: &Path) -> u32 {
-    aya::programs::links::FdLink::from(aya::programs::links::PinnedLink::from_pin(pin).expect("a pinned link"))
-        .info()
-        .expect("the link's information")
-        .program_id()
+/// The mechanisms that this kernel has, and how each is asked for.
+pub(crate) fn mechanisms() -> Vec<(Hooks, Mode)> {
+    let old = [(Hooks::Clsact, Mode::Clsact), (Hooks::Auto, Mode::Clsact)];
+    let new = [(Hooks::Clsact, Mode::Clsact), (Hooks::Auto, Mode::Tcx)];
+    if has_tcx() { new.into() } else { old.into() }
+}
+
+/// Linux 6.6 and newer. A test that returns early where this is false needs TCX to make its point.
+pub(crate) fn has_tcx() -> bool {
+    let version = aya::util::KernelVersion::current().expect("the kernel's version");
+    version >= aya::util::KernelVersion::new(6, 6, 0)
 }
