@@ -21,7 +21,7 @@ use crate::{
     report::{Journal, time_of_day},
     socket::{self, Socket},
     source::{self, Source as _},
-    state::{self, Directory, Inputs, Outputs, Settings},
+    state::{self, Directory, Health, Inputs, Outputs, Settings},
 };
 
 /// How many updates, hints or requests may wait for the state before whoever sends them waits, too.
@@ -50,6 +50,9 @@ pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<()> {
 async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let node = args.node.clone().map_or_else(host_name, Ok)?;
     let directory = args.directory.clone().context("nothing to follow: --directory names the folder of YAML files")?;
+    // whatever is missing is told before anything is made
+    let source = source::Directory::open(directory)?;
+    enforcer::preflight::check(&args.pin_dir)?;
     let watcher = Watcher::open()?;
     let lister = Lister::open()?;
     let enforcer = open(&args)?;
@@ -63,7 +66,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let (updates_in, updates) = mpsc::channel(QUEUE);
     let (hints_in, hints) = mpsc::channel(QUEUE);
     let (requests_in, requests) = mpsc::channel(QUEUE);
-    let (health_in, health) = watch::channel(state::Health::default());
+    let (health_in, health) = watch::channel(Health::default());
     let names = Arc::new(Directory::default());
     let journal = Arc::new(Journal::default());
     let metrics = Metrics::new()?;
@@ -78,9 +81,9 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     };
 
     let mut tasks = Tasks::default();
-    tasks.cut.spawn(named("source", async move { Ok(source::Directory::new(directory).run(updates_in).await?) }));
+    tasks.cut.spawn(named("source", async move { Ok(source.run(updates_in).await?) }));
     tasks.cut.spawn(named("links", links::hints(watcher, hints_in)));
-    tasks.cut.spawn(named("events", follow_events(events, names, Arc::clone(&journal))));
+    tasks.cut.spawn(named("events", follow_events(events, names, Arc::clone(&journal), health.clone())));
     let state = spawn_state(settings, enforcer, lister, inputs, outputs)?;
     tasks.finish.spawn(named("state", async move { state.await.context("the thread 'state' panicked")? }));
     let shared = Shared { metrics, journal, health, requests: requests_in, stopping: stopping.clone() };
@@ -106,7 +109,6 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
 }
 
 fn open(args: &RunArgs) -> anyhow::Result<Enforcer> {
-    enforcer::preflight::check(&args.pin_dir)?;
     let mut options = Options::new(&args.pin_dir, Clock::measure()?);
     options.settings.source_check = enforcer_abi::SourceCheck::from(args.source_check) as u32;
     options.settings.audit = u32::from(args.audit);
@@ -138,8 +140,14 @@ fn spawn_state(
     Ok(has_ended)
 }
 
-/// Reports what the packet program tells.
-async fn follow_events(events: Events, names: Arc<Directory>, journal: Arc<Journal>) -> anyhow::Result<()> {
+/// Reports what the packet program tells, from the moment that there are names for it.
+async fn follow_events(
+    events: Events,
+    names: Arc<Directory>,
+    journal: Arc<Journal>,
+    mut health: watch::Receiver<Health>,
+) -> anyhow::Result<()> {
+    health.wait_for(|health| health.synced).await.context("the state has ended")?;
     readable::follow("events", events, move |events| {
         while let Some(event) = events.read() {
             journal.record(&event, names.of(&event), time_of_day(event.time));

@@ -233,11 +233,12 @@ impl Binder {
         outcome
     }
 
-    /// Whether anything waits for the kernel to show an address.
+    /// Whether anything has been waiting for less than [`PATIENCE`] for the kernel to show an address.
     #[must_use]
-    pub fn waits(&self) -> bool {
-        self.interfaces.values().any(|interface| interface.assignment == Assignment::Held)
-            || self.pods.values().any(|pod| pod.interface.is_none())
+    pub fn waits(&self, now: Instant) -> bool {
+        let waits = |since| now.duration_since(since) < PATIENCE;
+        self.interfaces.values().any(|i| i.assignment == Assignment::Held && waits(i.since))
+            || self.pods.values().any(|pod| pod.interface.is_none() && waits(pod.since))
     }
 
     /// What the interface is taken for.

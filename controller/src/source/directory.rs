@@ -42,9 +42,11 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// The directory at `root`.
-    pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+    /// The directory at `root`, which has to be there.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
+        let this = Self { root: root.into() };
+        fs::read_dir(&this.root).map_err(|source| this.not_a_directory(source))?;
+        Ok(this)
     }
 }
 
@@ -56,10 +58,8 @@ impl Source for Directory {
             let _ = heard.send(event);
         })
         .map_err(|error| self.unwatchable(error))?;
-        let not_a_directory = |source| Error::NotADirectory { path: self.root.display().to_string(), source };
-        fs::read_dir(&self.root).map_err(not_a_directory)?;
         // taken before the watch: if another directory takes the name in between, it is watched after the first reading
-        let mut watched = Some(listing::inode(&self.root).map_err(not_a_directory)?);
+        let mut watched = Some(listing::inode(&self.root).map_err(|source| self.not_a_directory(source))?);
         watcher.watch(&self.root, RecursiveMode::Recursive).map_err(|error| self.unwatchable(error))?;
 
         let mut folder = Folder::new(self.root.clone());
@@ -101,6 +101,10 @@ impl Source for Directory {
 }
 
 impl Directory {
+    fn not_a_directory(&self, source: io::Error) -> Error {
+        Error::NotADirectory { path: self.root.display().to_string(), source }
+    }
+
     fn unwatchable(&self, source: notify::Error) -> Error {
         Error::Watch { path: self.root.display().to_string(), source }
     }

@@ -1,6 +1,6 @@
 //! The directory source on a real folder: everything is awaited, nothing is slept for.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use policy_compiler::{Cluster, diagnostic::Severity, model::ObjectName};
 use tokio::{
@@ -31,7 +31,7 @@ impl Followed {
             fs::write(folder.path().join(name), text).unwrap();
         }
         let (sender, updates) = mpsc::channel(16);
-        let task = tokio::spawn(Directory::new(folder.path()).run(sender));
+        let task = tokio::spawn(Directory::open(folder.path()).unwrap().run(sender));
         let mut this = Self { folder, updates, cluster: Cluster::default(), problems: Vec::new(), task };
         this.next().await;
         this
@@ -219,7 +219,7 @@ async fn a_folder_that_goes_keeps_its_objects_and_may_come_back() {
     fs::create_dir(&root).unwrap();
     fs::write(root.join("a.yaml"), pod("a", "1")).unwrap();
     let (sender, updates) = mpsc::channel(16);
-    let task = tokio::spawn(Directory::new(&root).run(sender));
+    let task = tokio::spawn(Directory::open(&root).unwrap().run(sender));
     let mut this = Followed { folder: outer, updates, cluster: Cluster::default(), problems: Vec::new(), task };
     this.next().await;
     fs::rename(&root, this.path("elsewhere")).unwrap();
@@ -285,8 +285,7 @@ async fn an_unreadable_file_keeps_its_objects() {
 
 #[tokio::test]
 async fn nothing_to_follow_is_an_error_and_nobody_listening_is_none() {
-    let (sender, _updates) = mpsc::channel(1);
-    let error = Directory::new(Path::new("/nonexistent/policies")).run(sender).await.unwrap_err();
+    let error = Directory::open("/nonexistent/policies").unwrap_err();
     assert!(matches!(error, Error::NotADirectory { .. }), "{error}");
     let this = Followed::start(&[]).await;
     drop(this.updates);

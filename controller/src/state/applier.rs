@@ -99,6 +99,15 @@ impl<D: Datapath> Applier<D> {
         }
     }
 
+    /// The pods whose interfaces had no program until this agent came, by name.
+    pub(super) fn unenforced_before(&self) -> Vec<String> {
+        let enforced = |index| self.interfaces.get(&index).is_none_or(|interface| interface.was_attached);
+        let bound = |pod: &&PodTables| self.binder.interface_of(&pod.uid).is_some_and(|index| !enforced(index));
+        let mut pods: Vec<_> = self.tables.values().filter(bound).map(|pod| pod.name.to_string()).collect();
+        pods.sort_unstable();
+        pods
+    }
+
     /// Carries out what the compiler answered.
     pub(super) fn carry_out(&mut self, steps: Vec<Step>, now: Instant) {
         let before = self.closed();

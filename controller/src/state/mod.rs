@@ -183,7 +183,7 @@ impl<D: Datapath> State<D> {
         self.applier.carry_out(changes.steps, Instant::now());
         self.outputs.metrics.applied.observe(seen.elapsed().as_secs_f64());
         self.reports.note(changes.reports);
-        if self.applier.binder.waits() {
+        if self.applier.binder.waits(Instant::now()) {
             // the kernel may have shown the address of a new pod long ago
             self.look(&BTreeSet::new());
         }
@@ -211,7 +211,7 @@ impl<D: Datapath> State<D> {
             }
             Err(fault) => tracing::error!("the node's interfaces can't be listed, and are listed again soon: {fault}"),
         }
-        let waits = self.applier.binder.waits();
+        let waits = self.applier.binder.waits(now);
         self.next_check = now + if waits { RECHECK_WAITING } else { RECHECK };
     }
 

@@ -109,6 +109,10 @@ impl State<Enforcer> {
         self.applier.carry_out(vec![Step::Pods(pods)], now);
         self.look(&BTreeSet::new());
         self.applier.refresh_all(now);
+        let pods = self.applier.unenforced_before();
+        if !pods.is_empty() {
+            tracing::warn!("not enforced until now: {}", pods.join(", "));
+        }
         // settings may have changed, of which no table tells
         self.applier.raise_epoch();
         if self.applier.datapath.awaits_take_over()? {
