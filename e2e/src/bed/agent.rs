@@ -15,9 +15,9 @@ use nix::sys::signal::Signal;
 
 use super::{Node, Process, Scratch};
 
-/// How long an agent may take to become ready, or to end. It takes far less than a second; a debug build on a busy
-/// machine verifies its program slowly.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an agent may take to become ready, or to end. Almost all of it is the kernel's verifier, which takes seconds
+/// of one core, and longer on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A running agent; killed when dropped, which leaves its pins to its [`Scratch`].
 #[derive(Debug)]

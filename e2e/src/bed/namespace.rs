@@ -49,7 +49,7 @@ impl Namespace {
         ensure!(is_root(), "network namespaces can only be made by root: run this with sudo");
         let name = unique_name(label);
         let path = Path::new(NAMESPACES).join(&name);
-        let lease = Lease::new(Resource::Namespace(path.clone()))?;
+        let lease = Lease::new(Resource::Namespace(path.clone()));
         fs::create_dir_all(NAMESPACES).with_context(|| format!("cannot make the folder {NAMESPACES}"))?;
         File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
         in_new_thread(|| {

@@ -43,7 +43,7 @@ impl Process {
         let program = command.get_program().display().to_string();
         let child = namespace.run(|| command.spawn().with_context(|| format!("cannot start {program}")))?;
         let pid = i32::try_from(child.id()).context("the kernel's process numbers are below 2^22")?;
-        let lease = Lease::new(Resource::Process(Pid::from_raw(pid)))?;
+        let lease = Lease::new(Resource::Process(Pid::from_raw(pid)));
         Ok(Self { child, output: output.to_owned(), lease: Some(lease) })
     }
 

@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::{Signal, kill},
@@ -51,20 +51,19 @@ pub(crate) struct Lease(u64);
 
 impl Lease {
     /// Takes over the removal of `resource`, which may not be there yet.
-    pub(crate) fn new(resource: Resource) -> Result<Self> {
+    pub(crate) fn new(resource: Resource) -> Self {
         start();
-        let mut registry = registry();
-        ensure!(!registry.closed, "interrupted");
+        let mut registry = open_registry();
         registry.next += 1;
         let number = registry.next;
         registry.leases.insert(number, resource);
-        Ok(Self(number))
+        Self(number)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let resource = registry().leases.remove(&self.0);
+        let resource = open_registry().leases.remove(&self.0);
         if let Some(resource) = resource {
             resource.remove();
         }
@@ -101,7 +100,7 @@ impl Scratch {
         let name = unique_name(label);
         let files = std::env::temp_dir().join(&name);
         let pins = Path::new(BPF_FILE_SYSTEM).join(&name);
-        let leases = [Lease::new(Resource::Folder(files.clone()))?, Lease::new(Resource::Folder(pins.clone()))?];
+        let leases = [Lease::new(Resource::Folder(files.clone())), Lease::new(Resource::Folder(pins.clone()))];
         fs::create_dir(&files).with_context(|| format!("cannot make the folder {}", files.display()))?;
         mount_bpf_file_system()?;
         Ok(Self { files, pins, _leases: leases })
@@ -132,6 +131,19 @@ pub(crate) fn unique_name(label: &str) -> String {
     let mut registry = registry();
     registry.next += 1;
     format!("sluice-{}-{}-{label}", std::process::id(), registry.next)
+}
+
+/// Waits for ever once a signal has begun the removal: the process ends when that is done, and not before because a
+/// thread has stumbled over what is gone.
+fn open_registry() -> MutexGuard<'static, Registry> {
+    loop {
+        let registry = registry();
+        if !registry.closed {
+            return registry;
+        }
+        drop(registry);
+        thread::park();
+    }
 }
 
 fn registry() -> MutexGuard<'static, Registry> {

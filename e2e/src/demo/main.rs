@@ -61,7 +61,7 @@ fn run(screen: Screen) -> Result<usize> {
     screen.heading(1, "A cluster of network namespaces, and the agent of its node");
     screen.progress("making namespaces");
     let stage = Stage::build()?;
-    screen.progress("starting the agent");
+    screen.progress("starting the agent, whose program the kernel verifies first");
     let started = Instant::now();
     let mut agent = Agent::start_ready(&stage.node, &stage.directory, &stage.scratch, &[])?;
     screen.done();
@@ -173,9 +173,8 @@ fn explain(screen: Screen, stage: &Stage, from: &str, to: &str) -> Result<()> {
     let output = command.output().context("cannot start policyctl")?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "policyctl: {}", String::from_utf8_lossy(&output.stderr).trim());
-    for line in said.lines() {
-        screen.line(line);
-    }
+    // As wide as it is: it has the whole line in mind.
+    println!("{}", said.trim_end());
     ensure!(said.contains("DENIED"), "policyctl does not say that this is denied");
     Ok(())
 }
