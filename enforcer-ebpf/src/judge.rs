@@ -7,7 +7,7 @@ use enforcer_abi::{
 };
 
 use crate::{
-    address::{from_words, is_still},
+    address::{from_words, is_still, same},
     ends::Ends,
     maps::{BLOCKS, FRONT_ENDS, PEERS, PORT_RANGES, PORTS, ROWS, field},
     report::Trace,
@@ -75,6 +75,10 @@ fn ask(pod: *const PodEntry, ends: &Ends, direction: Direction, question: Questi
     }
     if !is_isolated(flags, direction) {
         return Reason::NotIsolated;
+    }
+    // A pod can't be cut off from itself, and sees itself only through a Service.
+    if same(&ends.key.remote, &ends.pod) {
+        return Reason::Rule;
     }
     trace.table = table;
     trace.port_class = 0;

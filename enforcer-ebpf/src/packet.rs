@@ -125,11 +125,13 @@ impl Packet {
         }
     }
 
-    /// Whether it claims to belong to a connection that exists.
+    /// Whether it claims to belong to a connection that exists. An answer to an opening that was not seen doesn't: the
+    /// opening will be repeated.
     #[inline(always)]
     pub(crate) fn continues(&self) -> bool {
         matches!(self.ends.key.protocol, protocol::TCP | protocol::SCTP)
             && !self.opens
+            && self.tcp_flags & TCP_SYN == 0
             && self.fragment as u8 != Fragment::Later as u8
     }
 

@@ -138,7 +138,7 @@ fn is_stream(protocol: u8) -> bool {
 pub(crate) fn renew(packet: &Packet, judged: Reason, audits: bool, trace: &mut Trace) -> Reason {
     let reason = if judged.passes() {
         judged
-    } else if audits {
+    } else if audits && judged as u8 != Reason::Closed as u8 {
         trace.kind = EventKind::Audit as u32;
         Reason::Audit
     } else {

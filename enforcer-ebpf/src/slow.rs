@@ -29,7 +29,8 @@ pub(crate) fn judge(frame: Frame, packet: &Packet) -> Verdict {
     if packet.shape as u8 == Shape::Ip as u8 && packet.fragment as u8 == Fragment::First as u8 {
         fragment::remember(packet, reason as u32);
     }
-    if !pod.is_null() {
+    // What a flow has decided is counted nowhere, here as on the fast path.
+    if !pod.is_null() && (reason as u8 != Reason::Established as u8 || is_later(packet)) {
         report::count(field!(pod, slot), packet, reason);
     }
     if !reason.passes() && trace.kind == Trace::SILENT {
@@ -70,15 +71,15 @@ fn decide(frame: Frame, packet: &Packet, pod: *const PodEntry, trace: &mut Trace
         Shape::Opaque | Shape::OpaqueV6 if is_exempt => Reason::NodeOwn,
         Shape::Opaque | Shape::OpaqueV6 => opaque(flags, packet.direction),
     };
-    let is_policy = matches!(reason, Reason::Unparsable | Reason::Fragment | Reason::Closed);
-    if is_policy && audits(flags) {
+    if matches!(reason, Reason::Unparsable | Reason::Fragment) && audits(flags) {
         trace.kind = EventKind::Audit as u32;
         return Reason::Audit;
     }
     reason
 }
 
-/// Audit mode waives what policies deny, whichever way: not impersonation, and not the hold.
+/// Audit mode waives what policies deny, whichever way: not impersonation, not the hold, not what closes a pod whose
+/// policies could not be programmed.
 #[inline(always)]
 fn audits(flags: u32) -> bool {
     setting!(audit) != 0 || flags & PodFlags::AUDIT != 0
@@ -194,16 +195,10 @@ fn is_later(packet: &Packet) -> bool {
     packet.fragment as u8 == Fragment::Later as u8
 }
 
-/// What to ask of a packet that no flow decides.
+/// What to ask of a packet that no flow decides. A segment without a flow is not known to be of an established one.
 #[inline(always)]
 fn question(packet: &Packet) -> Question {
-    if is_later(packet) {
-        Question::AllPorts
-    } else if packet.continues() {
-        Question::Established
-    } else {
-        Question::New
-    }
+    if is_later(packet) { Question::AllPorts } else { Question::New }
 }
 
 /// What [`begin`] must know besides.
@@ -252,7 +247,7 @@ fn begin(
         if is_later(packet) {
             reason = Reason::Fragment;
         }
-        if !begin.audits {
+        if !begin.audits || reason as u8 == Reason::Closed as u8 {
             trace.kind = Trace::SILENT;
             return reason;
         }

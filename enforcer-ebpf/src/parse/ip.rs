@@ -1,6 +1,6 @@
 //! IPv4 and IPv6 headers: [`parse_v4`], [`parse_v6`].
 
-use enforcer_abi::{Address, Direction, protocol};
+use enforcer_abi::{Address, Direction};
 
 use super::{
     extension::{self, Extensions},
@@ -127,9 +127,6 @@ pub(crate) fn parse_v4(
         total_length if total_length < header_len => return None,
         total_length => offset + total_length,
     };
-    if end > frame.len() {
-        return None;
-    }
     packet.ends.set_addresses(direction, header.source(), header.destination());
     packet.ends.key.protocol = header.protocol;
     let fragment_offset = header.fragment_offset();
@@ -138,17 +135,10 @@ pub(crate) fn parse_v4(
         packet.fragment_protocol = header.protocol;
         packet.fragment = if fragment_offset == 0 { Fragment::First } else { Fragment::Later };
         if fragment_offset != 0 {
-            return later(header.protocol, fragment_offset);
+            return Some(());
         }
     }
     transport::parse(frame, offset + header_len, end, direction, packet, room)
-}
-
-/// A later fragment has nothing more to read. One that starts 8 bytes into a TCP header could overwrite its flags
-/// (RFC 1858 section 4, RFC 3128).
-#[inline(always)]
-fn later(protocol: u8, fragment_offset: u16) -> Option<()> {
-    if protocol == protocol::TCP && fragment_offset == 1 { None } else { Some(()) }
 }
 
 /// Reads the IPv6 header at `offset` and what follows.
@@ -161,6 +151,7 @@ pub(crate) fn parse_v6(
     room: &mut Room,
 ) -> Option<()> {
     let header = frame.header::<Ipv6>(offset, room)?;
+    packet.ends.set_addresses(direction, header.source(), header.destination());
     if !header.is_sound() {
         return None;
     }
@@ -169,10 +160,6 @@ pub(crate) fn parse_v6(
         0 => frame.len(),
         length => offset + Ipv6::LEN + u32::from(length),
     };
-    if end > frame.len() {
-        return None;
-    }
-    packet.ends.set_addresses(direction, header.source(), header.destination());
     packet.hop_limit = header.hop_limit;
     let mut next_header = header.next_header;
     let mut transport = offset + Ipv6::LEN;
@@ -191,7 +178,7 @@ pub(crate) fn parse_v6(
         packet.v6_fragment = extensions.has_fragment_header;
         if extensions.fragment as u8 == Fragment::Later as u8 {
             packet.ends.key.protocol = next_header;
-            return later(next_header, extensions.fragment_offset);
+            return Some(());
         }
     }
     packet.ends.key.protocol = next_header;
