@@ -30,13 +30,8 @@ impl fmt::Debug for Manifests {
 
 /// A cluster.
 pub(crate) fn cluster() -> impl Strategy<Value = Manifests> {
-    cluster_with(4)
-}
-
-/// A cluster with fewer Services than this.
-pub(crate) fn cluster_with(services: usize) -> impl Strategy<Value = Manifests> {
     let pods = vec(objects::pod(), 1..8);
-    let services = vec(objects::service(), 0..services);
+    let services = vec(objects::service(), 0..4);
     let policies = vec(policy(), 0..5);
     (objects::namespaces(), pods, services, policies).prop_map(|(namespaces, pods, services, policies)| {
         let mut all = objects::nodes();

@@ -227,7 +227,12 @@ impl Service {
             }
             service["status"] = json!({"loadBalancer": {"ingress": [ingress]}});
         }
-        vec![service, self.slice(&name, "IPv4", 0), self.slice(&name, "IPv6", 1)]
+        let mut objects = vec![service, self.slice(&name, "IPv4", 0)];
+        // The tables have one entry for a node port of both families, the reference one each: see `is_v6_node_port`.
+        if !has_node_ports {
+            objects.push(self.slice(&name, "IPv6", 1));
+        }
+        objects
     }
 
     fn slice(&self, service: &str, address_type: &str, family: usize) -> Value {

@@ -12,11 +12,8 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 
-use generate::{Damage, Manifests, break_at, cluster, cluster_with, damage, document, policies};
+use generate::{Damage, Manifests, break_at, cluster, damage, document, policies};
 use judges::Judges;
-
-/// Tables are compiled of clusters with fewer Services than this.
-const SERVICES: usize = 1;
 
 /// `PROPTEST_CASES` asks for more, or fewer, than 256.
 fn config() -> Config {
@@ -45,7 +42,7 @@ fn generated_objects_are_valid() {
 fn reference_and_tables_agree() {
     let denials = Cell::new(0);
     TestRunner::new(config())
-        .run(&cluster_with(SERVICES), |objects| {
+        .run(&cluster(), |objects| {
             let judges = Judges::of(&objects);
             for question in judges.questions() {
                 let reference = judges.reference(&question);
@@ -72,7 +69,7 @@ fn reference_and_explanations_agree() {
 }
 
 fn damaged() -> impl Strategy<Value = (Manifests, Manifests, Damage)> {
-    let with_policies = cluster_with(SERVICES).prop_filter("no policy", |objects| !policies(objects).is_empty());
+    let with_policies = cluster().prop_filter("no policy", |objects| !policies(objects).is_empty());
     (with_policies, any::<prop::sample::Index>(), any::<usize>(), damage()).prop_map(
         |(objects, which, place, damage)| {
             let mut broken = objects.clone();
