@@ -9,10 +9,13 @@ mod expand;
 mod line;
 mod ordered;
 mod reference;
+mod sockets;
+mod stage;
 mod tables;
 
 pub use case::{Case, folder, load};
 pub use connection::{Connection, End, Evaluator, Expected, Mismatch, Side, Transport};
 pub use line::Family;
 pub use reference::Reference;
+pub use sockets::Arena;
 pub use tables::Tables;

@@ -1,7 +1,7 @@
 //! Servers in namespaces that answer who they are and whom they see, and then echo.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     thread::JoinHandle,
 };
 
@@ -56,6 +56,16 @@ impl Server {
     /// # Errors
     /// If a port is taken, or the transport has no ports.
     pub fn start(namespace: &Namespace, name: &str, ports: &[(Transport, u16)]) -> Result<Self> {
+        let everywhere = |(transport, port): &(_, u16)| (*transport, (Ipv6Addr::UNSPECIFIED, *port).into());
+        Self::start_at(namespace, name, &ports.iter().map(everywhere).collect::<Vec<_>>())
+    }
+
+    /// As [`Self::start`], on these addresses only. Where a namespace has several of one family, the answer to a
+    /// datagram comes from the one that was asked only if the server is on it.
+    ///
+    /// # Errors
+    /// As [`Self::start`], and if an address isn't the namespace's.
+    pub fn start_at(namespace: &Namespace, name: &str, ports: &[(Transport, SocketAddr)]) -> Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let (opened, open) = std::sync::mpsc::channel();
         let (name, ports, entrance) = (name.to_owned(), ports.to_vec(), namespace.entrance()?);
@@ -84,23 +94,22 @@ impl Drop for Server {
 
 async fn serve(
     name: &str,
-    ports: &[(Transport, u16)],
+    ports: &[(Transport, SocketAddr)],
     stopped: oneshot::Receiver<()>,
     opened: &std::sync::mpsc::Sender<Result<()>>,
 ) {
     let mut sockets = JoinSet::new();
-    for (transport, port) in ports {
-        let at = (Ipv6Addr::UNSPECIFIED, *port);
+    for (transport, at) in ports {
         let result = match transport {
-            Transport::Tcp => TcpListener::bind(at).await.map(|socket| {
+            Transport::Tcp => TcpListener::bind(*at).await.map(|socket| {
                 sockets.spawn(accept(socket, name.to_owned()));
             }),
-            Transport::Udp => UdpSocket::bind(at).await.map(|socket| {
+            Transport::Udp => UdpSocket::bind(*at).await.map(|socket| {
                 sockets.spawn(answer(socket, name.to_owned()));
             }),
             Transport::Icmp => Err(std::io::Error::other("the kernel answers ICMP echo by itself")),
         };
-        if let Err(error) = result.with_context(|| format!("{name} cannot open {transport} port {port}")) {
+        if let Err(error) = result.with_context(|| format!("{name} cannot open {transport} at {at}")) {
             drop(opened.send(Err(error)));
             return;
         }
