@@ -18,7 +18,8 @@ fn main() {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH for build scripts");
     // A target folder of its own: cargo holds a lock on the one that it is building in.
     let target_dir = Path::new(&out).join("target");
-    let flags = [&format!("--cfg=bpf_target_arch=\"{arch}\""), "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\u{1f}");
+    let flags = [&format!("--cfg=bpf_target_arch=\"{arch}\""), "-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf"]
+        .join("\u{1f}");
     let status = Command::new(env::var("CARGO").expect("cargo sets CARGO for build scripts"))
         .current_dir(&root)
         .args(["build", "--quiet", "--release", "--package", "enforcer-ebpf", "--bins", "-Z", "build-std=core"])
