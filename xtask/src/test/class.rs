@@ -39,12 +39,12 @@ impl Class {
         matches!(self, Self::Prog | Self::Veth)
     }
 
-    /// What its tests may take, once they are built.
+    /// What its tests may take on two cores, once they are built.
     pub(super) const fn budget(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Unit | Self::Tables => 60,
-            Self::Prog => 90,
-            Self::Veth => 180,
+            Self::Unit => 60,
+            Self::Tables | Self::Prog => 120,
+            Self::Veth => 240,
         })
     }
 

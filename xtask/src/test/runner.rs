@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -11,6 +12,8 @@ use anyhow::{Context as _, Result};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) passed: usize,
+    /// What the runners say that they took: without cargo, its lock and what it may build.
+    pub(super) took: Duration,
     /// What failed, by name.
     pub(super) failures: Vec<String>,
     /// What did not run, and why.
@@ -20,6 +23,7 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn add(&mut self, other: Self) {
         self.passed += other.passed;
+        self.took += other.took;
         self.failures.extend(other.failures);
         self.skipped.extend(other.skipped);
     }
@@ -39,7 +43,8 @@ impl Tally {
     /// Takes in a line that a runner prints; whether a reader wants to see it.
     fn read(&mut self, line: &str) -> bool {
         if let Some(counts) = line.strip_prefix("test result: ") {
-            self.passed += count(counts, "passed");
+            self.passed += before(counts, "passed").and_then(|count| count.parse().ok()).unwrap_or(0);
+            self.took += after(counts, "finished in ").map_or(Duration::ZERO, Duration::from_secs_f64);
             return true;
         }
         let Some((name, result)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) else {
@@ -83,10 +88,16 @@ pub(super) fn run(mut command: Command) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The number before `word`, as in `ok. 8 passed; 0 failed`.
-fn count(counts: &str, word: &str) -> usize {
+/// The word before `word`, as in `ok. 8 passed; 0 failed`.
+fn before<'a>(counts: &'a str, word: &str) -> Option<&'a str> {
     let words: Vec<&str> = counts.split([' ', ';']).filter(|part| !part.is_empty()).collect();
-    words.windows(2).find(|pair| pair[1] == word).and_then(|pair| pair[0].parse().ok()).unwrap_or(0)
+    words.windows(2).find(|pair| pair[1] == word).map(|pair| pair[0])
+}
+
+/// The seconds after `words`, as in `finished in 0.01s`.
+fn after(counts: &str, words: &str) -> Option<f64> {
+    let (_, rest) = counts.split_once(words)?;
+    rest.split('s').next()?.parse().ok().filter(|seconds: &f64| seconds.is_finite() && *seconds >= 0.0)
 }
 
 #[cfg(test)]
@@ -102,10 +113,11 @@ mod tests {
                     test d ... ignored, needs a kernel from 6.6\n\
                     test e - f (line 3) ... ok\n\
                     test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\n\
-                    test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s\n";
+                    test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s\n";
         let shown: Vec<bool> = said.lines().map(|line| tally.read(line)).collect();
         assert_eq!(shown, [false, false, true, false, false, true, true]);
         assert_eq!(tally.passed, 7);
+        assert_eq!(tally.took, Duration::from_millis(1510));
         assert_eq!(tally.failures, ["c"]);
         assert_eq!(tally.skipped, [("d".to_owned(), "needs a kernel from 6.6".to_owned())]);
     }
