@@ -137,11 +137,6 @@ impl Netlink {
         Ok(links)
     }
 
-    /// The id that this namespace has for itself, if it was given one.
-    pub(crate) fn own_namespace_id(&mut self) -> Result<Option<i32>, NetlinkError> {
-        self.namespace_id(nix::unistd::gettid().as_raw().cast_unsigned())
-    }
-
     /// The id that this namespace has for the one that a process or thread is in, if it has one.
     pub(crate) fn namespace_id(&mut self, pid: u32) -> Result<Option<i32>, NetlinkError> {
         let mut request = NsidMessage::default();

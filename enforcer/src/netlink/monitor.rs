@@ -11,7 +11,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-use super::{Link, Netlink, NetlinkError, failed, messages, read_link};
+use super::{Link, NetlinkError, failed, messages, read_link};
 
 /// One announcement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,18 +31,14 @@ pub(crate) enum Notice {
 pub(crate) struct Monitor {
     socket: Socket,
     buffer: Vec<u8>,
-    requests: Netlink,
-    /// This namespace's id for itself: announcements that carry it are this namespace's, too.
-    own: Option<i32>,
 }
 
 impl Monitor {
     pub(crate) fn open() -> Result<Self, NetlinkError> {
-        const GROUPS: [u32; 4] = [
-            1,  // RTNLGRP_LINK
-            5,  // RTNLGRP_IPV4_IFADDR
-            9,  // RTNLGRP_IPV6_IFADDR
-            28, // RTNLGRP_NSID
+        const GROUPS: [u32; 3] = [
+            1, // RTNLGRP_LINK
+            5, // RTNLGRP_IPV4_IFADDR
+            9, // RTNLGRP_IPV6_IFADDR
         ];
         let open = || -> io::Result<Socket> {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
@@ -58,9 +54,7 @@ impl Monitor {
             Ok(socket)
         };
         let socket = open().map_err(failed("listen for interfaces"))?;
-        let mut requests = Netlink::open()?;
-        let own = requests.own_namespace_id()?;
-        Ok(Self { socket, buffer: vec![0; 1 << 16], requests, own })
+        Ok(Self { socket, buffer: vec![0; 1 << 16] })
     }
 
     /// What has been announced since; empty if nothing was.
@@ -84,20 +78,15 @@ impl Monitor {
             let mut slices = [IoSliceMut::new(&mut self.buffer)];
             let received = recvmsg::<()>(fd, &mut slices, Some(&mut space), MsgFlags::empty())?;
             let netns = received.cmsgs()?.find_map(|message| namespace_id(&message));
-            let netns = netns.filter(|netns| Some(*netns) != self.own);
             (received.bytes, netns, received.flags.contains(MsgFlags::MSG_TRUNC))
         };
         if truncated {
             into.push(Notice::Lost);
             return Ok(());
         }
-        let datagram = self.buffer[..length].to_vec();
-        for bytes in messages(&datagram) {
+        for bytes in messages(&self.buffer[..length]) {
             match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) {
                 Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. }) => {
-                    if matches!(message, RouteNetlinkMessage::NewNsId(_)) && self.refresh_own() {
-                        into.push(Notice::Lost);
-                    }
                     into.extend(notice(&message, netns));
                 }
                 Ok(_) => {}
@@ -111,21 +100,14 @@ impl Monitor {
     }
 }
 
-impl Monitor {
-    /// True if this namespace's id for itself is another than before: what came in between was taken for a pod's.
-    fn refresh_own(&mut self) -> bool {
-        let own = self.requests.own_namespace_id().unwrap_or(self.own);
-        std::mem::replace(&mut self.own, own) != own
-    }
-}
-
 impl AsFd for Monitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-/// The id of the namespace that a datagram comes from; this namespace's own datagrams have none.
+/// The id of the namespace that a datagram comes from. This namespace's own datagrams carry none, even if it has an id
+/// for itself.
 fn namespace_id(message: &ControlMessageOwned) -> Option<i32> {
     let ControlMessageOwned::Unknown(message) = message else { return None };
     let header = message.cmsg_header;

@@ -165,7 +165,7 @@ fn a_larger_size_is_applied_on_start_and_a_smaller_one_is_not() {
 #[test]
 fn flows_of_a_table_of_another_size_are_kept_to_be_looked_up() {
     on_node(|node| {
-        let pod = node.pod();
+        let (pod, other) = (node.pod(), node.pod());
         let with_flows = |flows| {
             let options = node.options();
             Enforcer::open(&Options { sizes: MapSizes { flows, ..options.sizes }, ..options }).unwrap()
@@ -175,7 +175,7 @@ fn flows_of_a_table_of_another_size_are_kept_to_be_looked_up() {
         // A flow that was seen in both directions: a question and its answer.
         enforcer.put_pod(pod.entry()).unwrap();
         enforcer.attach(pod.ifindex).unwrap();
-        pod.exchange();
+        pod.exchange(&other);
         let flows = enforcer.flows().unwrap();
         let replied: Vec<_> = flows.iter().filter(|flow| flow.replied).collect();
         assert_eq!(replied.len(), 1, "{flows:?}");

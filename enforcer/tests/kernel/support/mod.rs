@@ -33,6 +33,7 @@ pub(crate) fn on_node(test: impl FnOnce(&mut Node) + Send + 'static) {
         mount_bpf_fs();
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
         run("ip", "link set lo up");
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("forwarding");
         let mut node = Node::new();
         test(&mut node);
     });
@@ -109,12 +110,18 @@ impl Node {
         let number = self.pods;
         let mut pod = Pod::start(number);
         let (host, namespace) = (&pod.interface, &pod.namespace);
-        run("ip", &format!("link add {host} type veth peer name eth0 netns {}", namespace.display()));
+        // Fixed addresses of the links: what is held doesn't answer ARP.
+        let (near, far) = (format!("02:00:00:00:01:{number:02x}"), format!("02:00:00:00:02:{number:02x}"));
+        let peer = format!("peer name eth0 address {far} netns {}", namespace.display());
+        run("ip", &format!("link add {host} address {near} type veth {peer}"));
         run("ip", &format!("addr add 10.0.{number}.1/24 dev {host}"));
         run("ip", &format!("link set {host} up"));
+        run("ip", &format!("neigh add 10.0.{number}.2 lladdr {far} dev {host} nud permanent"));
         pod.run(move || {
             run("ip", &format!("addr add 10.0.{number}.2/24 dev eth0"));
             run("ip", "link set eth0 up");
+            run("ip", &format!("neigh add 10.0.{number}.1 lladdr {near} dev eth0 nud permanent"));
+            run("ip", &format!("route add default via 10.0.{number}.1"));
         });
         pod.ifindex = index_of(host);
         pod
@@ -232,20 +239,19 @@ impl Pod {
 }
 
 impl Pod {
-    /// A datagram to the node and one back.
-    pub(crate) fn exchange(&self) {
-        let socket = UdpSocket::bind((self.gateway(), 0)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let (from, to) = (self.address(), socket.local_addr().unwrap());
-        let pod = self.run(move || {
-            let pod = UdpSocket::bind((from, 0)).unwrap();
-            pod.send_to(b"question", to).unwrap();
-            pod
-        });
-        let (_, from) = socket.recv_from(&mut [0; 16]).expect("the question");
-        socket.send_to(b"answer", from).unwrap();
-        pod.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        pod.recv(&mut [0; 16]).expect("the answer");
+    /// A datagram to another pod and one back.
+    pub(crate) fn exchange(&self, other: &Pod) {
+        let bind = |pod: &Pod| {
+            let address = pod.address();
+            let socket = pod.run(move || UdpSocket::bind((address, 0)).unwrap());
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            socket
+        };
+        let (asks, answers) = (bind(self), bind(other));
+        asks.send_to(b"question", answers.local_addr().unwrap()).unwrap();
+        let (_, from) = answers.recv_from(&mut [0; 16]).expect("the question");
+        answers.send_to(b"answer", from).unwrap();
+        asks.recv(&mut [0; 16]).expect("the answer");
     }
 }
 
