@@ -14,13 +14,13 @@ use crate::{
 #[inline(always)]
 fn key(packet: &Packet) -> FragmentKey {
     let ends = &packet.ends;
-    let (source, destination) = match packet.direction {
+    let (source, destination) = match packet.direction() {
         Direction::Ingress => (&ends.key.remote, &ends.pod),
         Direction::Egress => (&ends.pod, &ends.key.remote),
     };
     let [s0, s1, s2, s3] = words(source);
     let [d0, d1, d2, d3] = words(destination);
-    let last = u32::from_ne_bytes([packet.fragment_protocol, packet.direction as u8, 0, 0]);
+    let last = u32::from_ne_bytes([packet.fragment_protocol, packet.direction() as u8, 0, 0]);
     // From words: the compiler would call `memset` for the reserved bytes.
     // SAFETY: 44 bytes of integers, without padding.
     unsafe {

@@ -1,6 +1,6 @@
 //! Packets of an interface whose pod isn't known yet: [`judge`].
 
-use enforcer_abi::{Direction, PodFlags, Reason, protocol};
+use enforcer_abi::{PodFlags, Reason, protocol};
 
 use crate::{
     address::is_v4,
@@ -40,8 +40,8 @@ fn is_dhcp(packet: &Packet) -> bool {
 
 #[inline(always)]
 fn is_echo_to_node(packet: &Packet) -> bool {
-    packet.direction as u8 == Direction::Egress as u8
-        && packet.role as u8 == Role::Request as u8
+    packet.is_egress()
+        && packet.role() as u8 == Role::Request as u8
         && matches!(packet.icmp_type, 8 | 128)
         && NODE_ADDRESSES.get_ptr(&packet.ends.key.remote).is_some()
 }

@@ -6,6 +6,7 @@ use crate::{
     address::is_v4,
     ends::Ends,
     frame::Frame,
+    maps::field,
     verifier::{self, Small, opaque},
 };
 
@@ -125,60 +126,104 @@ impl Packet {
         }
     }
 
+    /// Where it goes. This and its like read afresh each time: a copy in a register or on the stack would carry what the
+    /// branches before have shown of it, and so make states of the verifier unequal.
+    #[inline(always)]
+    pub(crate) fn direction(&self) -> Direction {
+        field!(self, direction)
+    }
+
+    /// Whether it goes out of the pod.
+    #[inline(always)]
+    pub(crate) fn is_egress(&self) -> bool {
+        self.direction() as u8 == Direction::Egress as u8
+    }
+
+    /// What it is to a flow of its ends.
+    #[inline(always)]
+    pub(crate) fn role(&self) -> Role {
+        field!(self, role)
+    }
+
+    /// The protocol of its transport header.
+    #[inline(always)]
+    pub(crate) fn protocol(&self) -> u8 {
+        field!(self, ends.key.protocol)
+    }
+
+    /// Whether it has been parsed.
+    #[inline(always)]
+    pub(crate) fn is_ip(&self) -> bool {
+        field!(self, shape) as u8 == Shape::Ip as u8
+    }
+
+    /// Whether it is a fragment after the first one.
+    #[inline(always)]
+    pub(crate) fn is_later(&self) -> bool {
+        field!(self, fragment) as u8 == Fragment::Later as u8
+    }
+
+    /// Whether it asks for a new connection.
+    #[inline(always)]
+    pub(crate) fn opens(&self) -> bool {
+        field!(self, opens)
+    }
+
+    /// Whether all of these TCP flags are set.
+    #[inline(always)]
+    pub(crate) fn has_flags(&self, flags: u8) -> bool {
+        field!(self, tcp_flags) & flags == flags
+    }
+
     /// Whether it claims to belong to a connection that exists. An answer to an opening that was not seen doesn't: the
     /// opening will be repeated.
     #[inline(always)]
     pub(crate) fn continues(&self) -> bool {
-        matches!(self.ends.key.protocol, protocol::TCP | protocol::SCTP)
-            && !self.opens
-            && self.tcp_flags & TCP_SYN == 0
-            && self.fragment as u8 != Fragment::Later as u8
+        matches!(self.protocol(), protocol::TCP | protocol::SCTP)
+            && !self.opens()
+            && !self.has_flags(TCP_SYN)
+            && !self.is_later()
     }
 
     /// Whether it is ICMPv6 over IPv6, with its header in this packet.
     #[inline(always)]
     fn is_icmp6(&self) -> bool {
-        self.shape as u8 == Shape::Ip as u8
-            && self.ends.key.protocol == protocol::ICMPV6
-            && self.transport != 0
-            && !is_v4(&self.ends.pod)
+        self.is_ip() && self.protocol() == protocol::ICMPV6 && field!(self, transport) != 0 && !is_v4(&self.ends.pod)
     }
 
     /// Whether it is a router advertisement or a redirect (RFC 4861 sections 4.2 and 4.5).
     #[inline(always)]
     pub(crate) fn is_from_router(&self) -> bool {
-        self.is_icmp6() && matches!(self.icmp_type, 134 | 137)
+        self.is_icmp6() && matches!(field!(self, icmp_type), 134 | 137)
     }
 
     /// Whether it is neighbour discovery (RFC 4861: never fragmented, by RFC 6980; the hop limit proves that it comes
     /// from the link) or multicast listener discovery (RFC 2710, RFC 3810: hop limit 1).
     #[inline(always)]
     pub(crate) fn is_infrastructure(&self) -> bool {
-        if !self.is_icmp6() || self.v6_fragment {
+        if !self.is_icmp6() || field!(self, v6_fragment) {
             return false;
         }
-        match self.icmp_type {
-            133..=136 => self.hop_limit == 255,
-            130..=132 | 143 => self.hop_limit == 1,
+        match field!(self, icmp_type) {
+            133..=136 => field!(self, hop_limit) == 255,
+            130..=132 | 143 => field!(self, hop_limit) == 1,
             _ => false,
         }
     }
 
-    /// Whether it is an ICMP error (RFC 792, RFC 4443 section 2.1), whole or the first fragment of one.
+    /// Whether it is an ICMP error (RFC 792, RFC 4443 section 2.1), whole or the first fragment of one, which quotes the
+    /// packet that it is about. Redirects quote one too, but must not pass by it; source quench is obsolete (RFC 6633).
     #[inline(always)]
     pub(crate) fn is_icmp_error(&self) -> bool {
-        self.transport != 0 && is_error(&self.ends, self.icmp_type)
-    }
-}
-
-/// Whether an ICMP type of this family and protocol quotes the packet that it is about. Redirects quote one too, but
-/// must not pass by it; source quench is obsolete (RFC 6633).
-#[inline(always)]
-fn is_error(ends: &Ends, icmp_type: u8) -> bool {
-    match (ends.key.protocol, is_v4(&ends.pod)) {
-        (protocol::ICMP, true) => matches!(icmp_type, 3 | 11 | 12),
-        (protocol::ICMPV6, false) => matches!(icmp_type, 1..=4),
-        _ => false,
+        if field!(self, transport) == 0 {
+            return false;
+        }
+        let icmp_type = field!(self, icmp_type);
+        match self.protocol() {
+            protocol::ICMP => is_v4(&self.ends.pod) && matches!(icmp_type, 3 | 11 | 12),
+            protocol::ICMPV6 => !is_v4(&self.ends.pod) && matches!(icmp_type, 1..=4),
+            _ => false,
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn read(frame: Frame, packet: &Packet, ends: &mut Ends) -> bool {
 #[inline(always)]
 fn read_ends(frame: Frame, packet: &Packet, ends: &mut Ends) -> bool {
     let room = &mut Room::new();
-    let direction = packet.direction.opposite();
+    let direction = packet.direction().opposite();
     let offset = packet.transport + ICMP_LEN;
     let transport = if is_v4(&packet.ends.pod) {
         read_v4(frame, offset, direction, ends, room)
@@ -40,12 +40,7 @@ fn read_ends(frame: Frame, packet: &Packet, ends: &mut Ends) -> bool {
     if read_ports(frame, transport, direction, ends, room).is_none() {
         return false;
     }
-    same(&ends.pod, &packet.ends.pod) && (!is_egress(packet) || same(&ends.key.remote, &packet.ends.key.remote))
-}
-
-#[inline(always)]
-fn is_egress(packet: &Packet) -> bool {
-    packet.direction as u8 == Direction::Egress as u8
+    same(&ends.pod, &packet.ends.pod) && (!packet.is_egress() || same(&ends.key.remote, &packet.ends.key.remote))
 }
 
 #[inline(always)]

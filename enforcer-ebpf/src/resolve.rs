@@ -6,7 +6,7 @@ use crate::{
     ends::Ends,
     flow::{self, Place},
     judge::Question,
-    packet::{Fragment, Packet, Role, TCP_ACK, TCP_RST, TCP_SYN},
+    packet::{Packet, Role, TCP_ACK, TCP_RST, TCP_SYN},
     report::Trace,
     settings::setting,
     verifier::{Small, forget_small},
@@ -86,7 +86,7 @@ pub(crate) fn resolve(packet: &Packet, ends: &Ends, audits: bool, is_held: bool)
 
 #[inline(always)]
 fn look(packet: &Packet, ends: &Ends, audits: bool, is_held: bool) -> Answer {
-    let is_quoted = packet.role as u8 == Role::None as u8;
+    let is_quoted = packet.role() as u8 == Role::None as u8;
     let (place, found) = flow::find(ends, packet.now, packet.flows_has_none && !is_quoted);
     if found.is_null() {
         return Answer::NoFlow;
@@ -100,7 +100,7 @@ fn look(packet: &Packet, ends: &Ends, audits: bool, is_held: bool) -> Answer {
     let mut answer = Answer::Passes;
     if flow.reason == NODE_OWN {
         // Packets that are exempt themselves have passed before.
-        if packet.direction as u8 == Direction::Ingress as u8 {
+        if !packet.is_egress() {
             return Answer::Foreign;
         }
     } else if is_held {
@@ -171,7 +171,7 @@ pub(crate) fn renew(packet: &Packet, judged: Reason, audits: bool, trace: &mut T
 #[inline(always)]
 fn is_promoted(packet: &Packet, place: Place, flow: &FlowValue) -> bool {
     place as u8 == Place::Openings as u8
-        && flow.opener != packet.direction as u8
+        && flow.opener != packet.direction() as u8
         && packet.tcp_flags & TCP_RST == 0
         && passes(flow)
 }
@@ -190,12 +190,12 @@ fn settle(packet: &Packet, place: Place, value: &mut FlowValue) {
 #[inline(never)]
 pub(crate) fn exempted(packet: &Packet, trace: &mut Trace) {
     let is_reply =
-        packet.role as u8 == Role::Reply as u8 || packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK;
-    if packet.fragment as u8 == Fragment::Later as u8 || packet.role as u8 == Role::None as u8 || is_reply {
+        packet.role() as u8 == Role::Reply as u8 || packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK;
+    if packet.is_later() || packet.role() as u8 == Role::None as u8 || is_reply {
         return;
     }
     let (_, found) = flow::find(&packet.ends, packet.now, packet.flows_has_none);
-    if !found.is_null() && !packet.opens {
+    if !found.is_null() && !packet.opens() {
         // SAFETY: the look-up has just returned it.
         let value = unsafe { &mut *found };
         // What the pod opened is judged as the pod's, whoever answers.

@@ -26,11 +26,11 @@ pub(crate) fn judge(frame: Frame, packet: &Packet) -> Verdict {
     let mut trace = Trace::new();
     let pod = find_pod(packet.ends.key.ifindex);
     let reason = forget_small(decide(frame, packet, pod, &mut trace), packet.now);
-    if packet.shape as u8 == Shape::Ip as u8 && packet.fragment as u8 == Fragment::First as u8 {
+    if packet.is_ip() && packet.fragment as u8 == Fragment::First as u8 {
         fragment::remember(packet, reason as u32);
     }
     // What a flow has decided is counted nowhere, here as on the fast path.
-    if !pod.is_null() && (reason as u8 != Reason::Established as u8 || is_later(packet)) {
+    if !pod.is_null() && (reason as u8 != Reason::Established as u8 || packet.is_later()) {
         report::count(field!(pod, slot), packet, reason);
     }
     if !reason.passes() && trace.kind == Trace::SILENT {
@@ -57,10 +57,10 @@ fn find_pod(ifindex: u32) -> *const PodEntry {
 
 #[inline(always)]
 fn decide(frame: Frame, packet: &Packet, pod: *const PodEntry, trace: &mut Trace) -> Reason {
-    if is_egress(packet) && packet.is_from_router() {
+    if packet.is_egress() && packet.is_from_router() {
         return Reason::RouterImpersonation;
     }
-    let is_exempt = exempt::is_exempt(frame, packet.direction, packet);
+    let is_exempt = exempt::is_exempt(frame, packet.direction(), packet);
     let flags = if pod.is_null() { PodFlags::HELD } else { field!(pod, flags) };
     if pod.is_null() || flags & PodFlags::HELD != 0 {
         return hold(packet, flags, is_exempt, trace);
@@ -69,7 +69,7 @@ fn decide(frame: Frame, packet: &Packet, pod: *const PodEntry, trace: &mut Trace
         Shape::Arp => Reason::Infrastructure,
         Shape::Ip => decide_ip(frame, packet, pod, is_exempt, trace),
         Shape::Opaque | Shape::OpaqueV6 if is_exempt => Reason::NodeOwn,
-        Shape::Opaque | Shape::OpaqueV6 => opaque(flags, packet.direction),
+        Shape::Opaque | Shape::OpaqueV6 => opaque(flags, packet.direction()),
     };
     if matches!(reason, Reason::Unparsable | Reason::Fragment) && audits(flags) {
         trace.kind = EventKind::Audit as u32;
@@ -86,11 +86,6 @@ fn audits(flags: u32) -> bool {
 }
 
 #[inline(always)]
-fn is_egress(packet: &Packet) -> bool {
-    packet.direction as u8 == Direction::Egress as u8
-}
-
-#[inline(always)]
 fn opaque(flags: u32, direction: Direction) -> Reason {
     if tables::is_closed(flags, direction) {
         Reason::Closed
@@ -104,14 +99,14 @@ fn opaque(flags: u32, direction: Direction) -> Reason {
 /// While it isn't known whose veth it is: the node's own, the replies to it, and what setting it up takes.
 #[inline(always)]
 fn hold(packet: &Packet, flags: u32, is_exempt: bool, trace: &mut Trace) -> Reason {
-    let is_ip = packet.shape as u8 == Shape::Ip as u8;
+    let is_ip = packet.is_ip();
     if is_exempt {
         if is_ip {
             resolve::exempted(packet, trace);
         }
         return Reason::NodeOwn;
     }
-    if is_ip && is_egress(packet) && is_trackable(packet) {
+    if is_ip && packet.is_egress() && is_trackable(packet) {
         if matches!(resolve::resolve(packet, &packet.ends, false, true), Answer::Passes) {
             return Reason::Established;
         }
@@ -122,13 +117,13 @@ fn hold(packet: &Packet, flags: u32, is_exempt: bool, trace: &mut Trace) -> Reas
 /// Whether a flow that exists may decide.
 #[inline(always)]
 fn is_trackable(packet: &Packet) -> bool {
-    !packet.opens && packet.role as u8 != Role::None as u8 && packet.fragment as u8 != Fragment::Later as u8
+    !packet.opens() && packet.role() as u8 != Role::None as u8 && !packet.is_later()
 }
 
 #[inline(always)]
 fn decide_ip(frame: Frame, packet: &Packet, pod: *const PodEntry, is_exempt: bool, trace: &mut Trace) -> Reason {
     let is_own = source::may_use(pod, packet);
-    if is_egress(packet) && !is_own {
+    if packet.is_egress() && !is_own {
         return Reason::Impersonation;
     }
     if packet.is_infrastructure() {
@@ -138,7 +133,7 @@ fn decide_ip(frame: Frame, packet: &Packet, pod: *const PodEntry, is_exempt: boo
         resolve::exempted(packet, trace);
         return Reason::NodeOwn;
     }
-    if is_later(packet) {
+    if packet.is_later() {
         match fragment::first(packet) {
             First::Passed => return Reason::Established,
             First::Refused => return Reason::Fragment,
@@ -146,10 +141,10 @@ fn decide_ip(frame: Frame, packet: &Packet, pod: *const PodEntry, is_exempt: boo
         }
     }
     let audits = forget_small(audits(field!(pod, flags)), packet.now);
-    let mut case = Case { ends: packet.ends, direction: packet.direction, question: question(packet) };
+    let mut case = Case { ends: packet.ends, direction: packet.direction(), question: question(packet) };
     let quotes = forget_small(packet.is_icmp_error() && quote::read(frame, packet, &mut case.ends), packet.now);
     let mut remembers =
-        forget_small(is_own && matches!(packet.role, Role::Any | Role::Request) && !is_later(packet), packet.now);
+        forget_small(is_own && matches!(packet.role(), Role::Any | Role::Request) && !packet.is_later(), packet.now);
     case.question = forget_small(case.question, packet.now);
     let mut is_due = false;
     if quotes || is_trackable(packet) {
@@ -190,15 +185,10 @@ struct Case {
     question: Question,
 }
 
-#[inline(always)]
-fn is_later(packet: &Packet) -> bool {
-    packet.fragment as u8 == Fragment::Later as u8
-}
-
 /// What to ask of a packet that no flow decides. A segment without a flow is not known to be of an established one.
 #[inline(always)]
 fn question(packet: &Packet) -> Question {
-    if is_later(packet) { Question::AllPorts } else { Question::New }
+    if packet.is_later() { Question::AllPorts } else { Question::New }
 }
 
 /// What [`begin`] must know besides.
@@ -222,13 +212,13 @@ fn begin(
     begin: Begin,
     trace: &mut Trace,
 ) -> Reason {
-    let mut opener = packet.direction;
+    let mut opener = packet.direction();
     if !reason.passes() && (begin.quotes || packet.continues()) {
         let denied = *trace;
         if begin.quotes {
-            *case = Case { ends: packet.ends, direction: packet.direction, question: Question::New };
+            *case = Case { ends: packet.ends, direction: packet.direction(), question: Question::New };
         } else {
-            case.direction = packet.direction.opposite();
+            case.direction = packet.direction().opposite();
         }
         let second = tables::judge(pod, &case.ends, case.direction, case.question, trace);
         if begin.quotes {
@@ -244,7 +234,7 @@ fn begin(
     }
     trace.kind = EventKind::NewFlow as u32;
     if !reason.passes() {
-        if is_later(packet) {
+        if packet.is_later() {
             reason = Reason::Fragment;
         }
         if !begin.audits || reason as u8 == Reason::Closed as u8 {

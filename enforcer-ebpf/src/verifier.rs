@@ -16,13 +16,14 @@ pub(crate) fn opaque(mut value: u64) -> u64 {
     value
 }
 
-/// The same value, of which the verifier knows nothing any more, given one that it doesn't know.
+/// The same value, of which the verifier knows nothing any more, given one that it doesn't know. Not `pure`: the compiler
+/// would do it only where the value is needed.
 #[inline(always)]
 pub(crate) fn forget(mut value: u64, unknown: u64) -> u64 {
     // SAFETY: only registers.
     unsafe {
         asm!("{value} ^= {unknown}", "{value} ^= {unknown}", value = inout(reg) value, unknown = in(reg) unknown,
-            options(pure, nomem, nostack, preserves_flags));
+            options(nomem, nostack, preserves_flags));
     }
     value
 }

@@ -35,6 +35,8 @@ pub(crate) struct Extensions {
     /// Of the header named by `next_header`, in bytes from the Ethernet header.
     pub(crate) offset: u32,
     pub(crate) identification: u32,
+    /// In units of 8 bytes.
+    pub(crate) fragment_offset: u16,
     pub(crate) next_header: u8,
     /// What the fragment header names.
     pub(crate) fragment_protocol: u8,
@@ -48,6 +50,7 @@ impl Extensions {
         Self {
             offset,
             identification: 0,
+            fragment_offset: 0,
             next_header,
             fragment_protocol: 0,
             fragment: Fragment::Whole,
@@ -101,6 +104,7 @@ fn enter_fragment(extensions: &mut Extensions, header: &Header) {
     let more = field & 1 != 0;
     extensions.has_fragment_header = true;
     extensions.fragment_protocol = header.next_header;
+    extensions.fragment_offset = field >> 3;
     extensions.identification = u32::from_be(header.identification);
     extensions.fragment = match (field >> 3, more) {
         (0, false) => Fragment::Whole,

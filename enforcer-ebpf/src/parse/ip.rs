@@ -1,6 +1,6 @@
 //! IPv4 and IPv6 headers: [`parse_v4`], [`parse_v6`].
 
-use enforcer_abi::{Address, Direction};
+use enforcer_abi::{Address, Direction, protocol};
 
 use super::{
     extension::{self, Extensions},
@@ -102,6 +102,13 @@ impl Ipv6 {
     }
 }
 
+/// A later fragment has nothing more to read. One that starts 8 bytes into a TCP header could overwrite the flags that
+/// were judged (RFC 1858 section 4.2, RFC 3128), and no sender needs it.
+#[inline(always)]
+fn later(protocol: u8, fragment_offset: u16) -> Option<()> {
+    if protocol == protocol::TCP && fragment_offset == 1 { None } else { Some(()) }
+}
+
 /// Word by word, or the compiler calls `memmove`.
 #[inline(always)]
 fn copied(address: &[u32; 4]) -> Address {
@@ -135,7 +142,7 @@ pub(crate) fn parse_v4(
         packet.fragment_protocol = header.protocol;
         packet.fragment = if fragment_offset == 0 { Fragment::First } else { Fragment::Later };
         if fragment_offset != 0 {
-            return Some(());
+            return later(header.protocol, fragment_offset);
         }
     }
     transport::parse(frame, offset + header_len, end, direction, packet, room)
@@ -178,7 +185,7 @@ pub(crate) fn parse_v6(
         packet.v6_fragment = extensions.has_fragment_header;
         if extensions.fragment as u8 == Fragment::Later as u8 {
             packet.ends.key.protocol = next_header;
-            return Some(());
+            return later(next_header, extensions.fragment_offset);
         }
     }
     packet.ends.key.protocol = next_header;

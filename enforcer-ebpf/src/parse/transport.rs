@@ -93,6 +93,8 @@ pub(crate) fn parse(
     room: &mut Room,
 ) -> Option<()> {
     packet.transport = offset;
+    // What the IP header counts may be missing from the packet, and what the packet has behind it is not the datagram's.
+    let end = if end > frame.len() { frame.len() } else { end };
     match packet.ends.key.protocol {
         protocol::TCP => {
             let tcp = frame.header::<Tcp>(within(offset, TCP_LEN, end)?, room)?;
