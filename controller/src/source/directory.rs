@@ -285,3 +285,52 @@ impl Folder {
         changed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_named_is_read_although_it_looks_the_same() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a.yaml");
+        let pod = |name: &str| format!("{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}}}");
+        fs::write(&path, pod("a")).unwrap();
+        let mut folder = Folder::new(root.path().to_path_buf());
+        let none = BTreeSet::new();
+        assert!(!folder.read(&none, &none).events.is_empty());
+        fs::write(&path, pod("b")).unwrap();
+        // as two writes within one tick of a kernel whose time stamps are that coarse
+        folder.fingerprints = listing::list(root.path()).unwrap().files.into_iter().collect();
+        assert!(folder.read(&none, &none).events.is_empty());
+        assert!(!folder.read(&BTreeSet::from([path]), &none).events.is_empty());
+    }
+
+    #[test]
+    fn when_to_read_again() {
+        let start = Instant::now();
+        let event = |kind| Some(Ok(notify::Event::new(kind).add_path("a".into())));
+        let after = |millis| start + Duration::from_millis(millis);
+        let created = EventKind::Create(notify::event::CreateKind::File);
+        let written = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let mut hints = Hints::default();
+        hints.note(event(EventKind::Access(AccessKind::Open(AccessMode::Read))), start);
+        assert_eq!(hints.due(), None, "our own reading is no news");
+        hints.note(event(created), start);
+        assert_eq!(hints.due(), Some(start + QUIET));
+        for millis in 1..200 {
+            hints.note(event(created), after(millis));
+        }
+        assert_eq!(hints.due(), Some(start + BOUND), "it may not go on for ever");
+        hints.take(after(150));
+        hints.note(event(written), after(200));
+        let (named, writing) = hints.take(after(215));
+        assert_eq!((named.len(), writing.len()), (0, 1));
+        assert_eq!(hints.due(), Some(after(200) + WRITING_BOUND));
+        hints.note(event(closed), after(300));
+        let (named, writing) = hints.take(after(315));
+        assert_eq!((named.len(), writing.len()), (1, 0));
+        assert_eq!(hints.due(), None);
+    }
+}

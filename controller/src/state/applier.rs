@@ -288,9 +288,13 @@ impl<D: Datapath> Applier<D> {
     fn enforce(&mut self, index: u32, wanted: PodEntry) {
         let Some(interface) = self.interfaces.get_mut(&index) else { return };
         let mut faults = Vec::new();
+        let mut changes_hands = false;
         if interface.written != Some(wanted) {
             match self.datapath.put_pod(wanted) {
-                Ok(()) => (interface.written, interface.write_fault) = (Some(wanted), None),
+                Ok(()) => {
+                    changes_hands = interface.written.is_some_and(|before| is_another_pod(&before, &wanted));
+                    (interface.written, interface.write_fault) = (Some(wanted), None);
+                }
                 Err(fault) => {
                     faults.push(("write the entry of an interface", fault.clone()));
                     interface.write_fault = Some(fault);
@@ -314,11 +318,14 @@ impl<D: Datapath> Applier<D> {
         for (action, fault) in faults {
             self.note(&fault, action);
         }
+        if changes_hands {
+            self.raise_epoch();
+        }
     }
 
     fn release(&mut self, index: u32, gone: bool) {
         let Some(interface) = self.interfaces.get_mut(&index) else { return };
-        let mut fault = None;
+        let (mut fault, mut ends_flows) = (None, false);
         if interface.was_attached || interface.attachment.is_some() {
             match self.datapath.detach(index) {
                 Ok(()) => (interface.was_attached, interface.attachment) = (false, None),
@@ -327,7 +334,10 @@ impl<D: Datapath> Applier<D> {
         }
         if fault.is_none() && interface.written.is_some() {
             match self.datapath.delete_pod(index) {
-                Ok(()) => interface.written = None,
+                Ok(()) => {
+                    // the index may be another pod's one day, and that pod's flows are not to be this one's
+                    ends_flows = interface.written.take().is_some_and(|entry| entry.flags & PodFlags::HELD == 0);
+                }
                 Err(error) => fault = Some(("remove the entry of an interface", error)),
             }
         }
@@ -338,6 +348,9 @@ impl<D: Datapath> Applier<D> {
         }
         if let Some((action, fault)) = fault {
             self.note(&fault, action);
+        }
+        if ends_flows {
+            self.raise_epoch();
         }
     }
 
@@ -389,6 +402,12 @@ impl<D: Datapath> Applier<D> {
         }
         self.last_fault = Some(fault.clone());
     }
+}
+
+/// Whether flows that were judged for the pod of one entry would be taken for those of another's.
+fn is_another_pod(before: &PodEntry, after: &PodEntry) -> bool {
+    let changed = after.flags & PodFlags::HELD != 0 || (before.v4, before.v6) != (after.v4, after.v6);
+    before.flags & PodFlags::HELD == 0 && changed
 }
 
 impl Interface {
