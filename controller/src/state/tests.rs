@@ -226,14 +226,17 @@ fn the_entry_comes_before_the_program_and_goes_after_it() {
     applier.set_links(vec![link(5, "10.0.0.5")], &BTreeSet::new(), now);
     assert_eq!(fake.done(), ["pod 5 tables 1 2", "attach 5"], "a pod that runs isn't held in between");
     applier.set_links(Vec::new(), &BTreeSet::new(), now);
-    assert_eq!(fake.done(), ["detach 5", "no pod 5"]);
+    assert_eq!(fake.done(), ["detach 5", "no pod 5", "epoch"]);
 }
 
 #[test]
 fn a_pod_that_goes_leaves_its_interface_held() {
     let (fake, mut applier, now) = two_pods();
     applier.carry_out(vec![Step::Pods(vec![PodUpdate::Delete { uid: "b".into() }])], now);
-    assert_eq!(fake.done(), ["pod 6 held"]);
+    assert_eq!(fake.done(), ["pod 6 held", "epoch"], "its flows are not the next one's");
+    applier.carry_out(vec![Step::Pods(vec![pod("c", "10.0.0.7", 3, 0)])], now);
+    applier.set_links(vec![link(5, "10.0.0.5"), link(6, "10.0.0.7")], &BTreeSet::new(), now);
+    assert_eq!(fake.done(), ["pod 6 tables 3 0"], "what was held has no flows");
 }
 
 #[test]
@@ -341,7 +344,7 @@ fn what_an_earlier_agent_left_is_taken_over_without_a_gap() {
     // 6 shows another address by now, which tells nothing; 7 has gone; 8 was held and still is
     applier.set_links(vec![link(5, "10.0.0.5"), link(6, "10.0.0.5"), link(8, "")], &BTreeSet::new(), now);
     applier.refresh_all(now);
-    assert_eq!(fake.done(), ["detach 7", "no pod 7", "pod 8 held", "attach 8"]);
+    assert_eq!(fake.done(), ["detach 7", "no pod 7", "epoch", "pod 8 held", "attach 8"]);
     assert_eq!(fake.kernel().pods[&6].midstream_until, 77, "a grace that was granted stays");
 }
 
@@ -365,6 +368,6 @@ fn an_interface_that_is_excluded_now_is_let_go() {
     let mut applier = Applier::new(fake.clone(), Binder::new(exclusions), left, &[5], now);
     applier.set_links(vec![link(5, "10.0.0.5")], &BTreeSet::new(), now);
     applier.refresh_all(now);
-    assert_eq!(fake.done(), ["detach 5", "no pod 5"]);
+    assert_eq!(fake.done(), ["detach 5", "no pod 5", "epoch"]);
     assert!(fake.kernel().attached.is_empty());
 }
