@@ -76,8 +76,7 @@ fn ask(pod: *const PodEntry, ends: &Ends, direction: Direction, question: Questi
     if !is_isolated(flags, direction) {
         return Reason::NotIsolated;
     }
-    // A pod can't be cut off from itself, and sees itself only through a Service.
-    if same(&ends.key.remote, &ends.pod) {
+    if is_itself(pod, ends) {
         return Reason::Rule;
     }
     trace.table = table;
@@ -137,6 +136,15 @@ fn front_end_key(table: TableId, port: u16, protocol: u8) -> FrontEndKey {
 fn port_word(port: u16, protocol: u8) -> u64 {
     let [high, low] = port.to_ne_bytes();
     u64::from_ne_bytes([high, low, protocol, 0, 0, 0, 0, 0])
+}
+
+/// Whether both ends are the pod, which can't be cut off from itself. It sees itself through a Service.
+#[inline(always)]
+fn is_itself(pod: *const PodEntry, ends: &Ends) -> bool {
+    let remote = &ends.key.remote;
+    // SAFETY: `pod` points into an element of `PODS`, as the caller has checked.
+    same(remote, &ends.pod)
+        && unsafe { is_still(&raw const (*pod).v4, remote) || is_still(&raw const (*pod).v6, remote) }
 }
 
 #[inline(always)]
