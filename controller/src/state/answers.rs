@@ -132,7 +132,10 @@ impl<D: Datapath> State<D> {
         let interfaces = self.applier.binder.interfaces().filter_map(|(link, assignment)| {
             let (state, reason) = match assignment {
                 Assignment::Pod(_) => return None,
-                Assignment::Held => ("held", self.applier.fault(link.index).map(ToString::to_string)),
+                Assignment::Held => {
+                    let setup = link.is_empty.then(|| "no process is in its namespace yet".to_owned());
+                    ("held", self.applier.fault(link.index).map(ToString::to_string).or(setup))
+                }
                 Assignment::Untouched(reason) => ("untouched", Some(reason.to_string())),
                 Assignment::Secondary(uid) => ("secondary", Some(format!("another interface of {uid}"))),
             };
