@@ -8,7 +8,7 @@ use policy_compiler::Cluster;
 
 use super::{
     frame::{Damage, IpShape, Packet},
-    payload::{Payload, TcpFlags},
+    payload::{Payload, SctpChunk, TcpFlags},
     pool,
     program::{Context, Sizes, Verdict},
     run::Run,
@@ -73,7 +73,7 @@ fn frame(side: &Side) -> Result<Vec<u8>> {
     let payload = match side.protocol {
         protocol::TCP => Payload::Tcp { source: from, destination: to, flags: TcpFlags(2), data: 0 },
         protocol::UDP => Payload::Udp { source: from, destination: to, data: 0 },
-        protocol::SCTP => Payload::Sctp { source: from, destination: to },
+        protocol::SCTP => Payload::Sctp { source: from, destination: to, chunk: SctpChunk::Init },
         protocol::ICMP | protocol::ICMPV6 => Payload::Echo { id: 7, reply: false },
         other => Payload::Other(other),
     };

@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 pub const FIRST: u32 = 100;
 
 /// How many there are.
-pub const COUNT: u32 = 64;
+pub const COUNT: u32 = 320;
 
 /// Moves the calling thread, and those it starts from now on, into a new network namespace and puts the interfaces
 /// there. The kernel removes namespace and interfaces with the last thread, however it ends.

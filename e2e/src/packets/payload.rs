@@ -38,6 +38,8 @@ pub enum Payload {
         source: u16,
         /// Destination port.
         destination: u16,
+        /// The chunk behind the common header.
+        chunk: SctpChunk,
     },
     /// An echo request or reply, ICMP or ICMPv6.
     Echo {
@@ -86,6 +88,18 @@ impl TryFrom<String> for TcpFlags {
         }
         Ok(Self(flags))
     }
+}
+
+/// The SCTP chunks that cases name (RFC 9260 section 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SctpChunk {
+    /// Type 0.
+    Data,
+    /// Type 1: opens an association.
+    Init,
+    /// Type 2: the answer.
+    InitAck,
 }
 
 /// The ICMP messages that cases name.
@@ -187,7 +201,7 @@ impl Payload {
             Self::Udp { source: from, destination: to, data } => {
                 udp((*from, *to), &vec![0; *data], source, destination)
             }
-            Self::Sctp { source: from, destination: to } => Ok(sctp(*from, *to)),
+            Self::Sctp { source: from, destination: to, chunk } => Ok(sctp(*from, *to, *chunk)),
             Self::Echo { id, reply } => {
                 let echo = IcmpEchoHeader { id: *id, seq: 1 };
                 Ok(match (source, destination) {
@@ -238,11 +252,11 @@ fn udp(ports: (u16, u16), data: &[u8], source: IpAddr, destination: IpAddr) -> R
     Ok([header.to_bytes().as_slice(), data].concat())
 }
 
-/// A common header and an INIT chunk (RFC 9260 sections 3.1 and 3.3.2). The CRC is left 0: nothing on the way checks it.
-fn sctp(source: u16, destination: u16) -> Vec<u8> {
+/// A common header and a chunk of 20 bytes (RFC 9260 sections 3.1 to 3.3). The CRC is left 0: nothing on the way checks it.
+fn sctp(source: u16, destination: u16, chunk: SctpChunk) -> Vec<u8> {
     let mut bytes = [source.to_be_bytes(), destination.to_be_bytes()].concat();
     bytes.resize(12, 0);
-    bytes.extend([1, 0, 0, 20]);
+    bytes.extend([chunk as u8, 0, 0, 20]);
     bytes.resize(32, 0);
     bytes
 }

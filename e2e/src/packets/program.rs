@@ -59,7 +59,7 @@ pub struct Program {
 
 /// Maps need no room for a cluster here, and one of a few entries is made at once.
 const SMALL: [(&str, u32); 13] = [
-    (map::PODS, 256),
+    (map::PODS, 512),
     (map::PEERS, 4096),
     (map::BLOCKS, 4096),
     (map::PORTS, 4096),
@@ -71,7 +71,7 @@ const SMALL: [(&str, u32); 13] = [
     (map::PREVIOUS_FLOWS, 1024),
     (map::FRAGMENTS, 1024),
     (map::ENDPOINTS, 4096),
-    (map::COUNTERS, 256),
+    (map::COUNTERS, 512),
 ];
 
 /// Size of the kernel's `struct __sk_buff`, and the offsets of what a test run may set in it (`linux/bpf.h`).

@@ -204,6 +204,7 @@ impl Run {
                 self.pods.remove(from);
                 self.program.delete_pod(old)?;
                 self.put(to)?;
+                self.program.raise_epoch()?;
             }
             Step::Hold { pod, setup } => {
                 let setup = if *setup { PodFlags::SETUP } else { 0 };

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{
     frame::{Damage, IpShape},
-    payload::{IcmpName, TcpFlags},
+    payload::{IcmpName, SctpChunk, TcpFlags},
 };
 
 /// One step of a case.
@@ -29,7 +29,7 @@ pub enum Step {
     Advance(u64),
     /// `evict:`: which maps lose all entries.
     Evict(Evicted),
-    /// `rebind:`: the pod's veth goes, and its interface index is another pod's from now on.
+    /// `rebind:`: the pod's veth goes, and its interface index is another pod's from now on, which raises the epoch.
     Rebind {
         /// Whose veth goes.
         from: String,
@@ -136,7 +136,12 @@ pub enum Content {
     /// `udp:`
     Udp(Ports),
     /// `sctp:`
-    Sctp(Ports),
+    Sctp {
+        /// Ports.
+        ports: Ports,
+        /// Its first chunk.
+        chunk: SctpChunk,
+    },
     /// `echo:`
     Echo {
         /// Identifier.
@@ -208,7 +213,8 @@ pub enum Expectation {
     Pass,
     /// Whatever the reason.
     Drop,
-    /// This reason, counted, and its verdict. `established` is a pass on the fast path, where nothing is counted.
+    /// This reason, counted, and its verdict. `established` is a pass by a flow that was judged before, which only the
+    /// slow path counts.
     Reason(Reason),
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use e2e::packets::{
+    case::SettingsFile,
     devices,
     frame::{Damage, IpShape, Packet},
     payload::{Payload, TcpFlags},
@@ -27,6 +28,11 @@ pub(crate) const CLASS: u64 = 0x0fed_cba9_8765_4321;
 pub(crate) const PORT: u16 = 5432;
 pub(crate) const SYN: TcpFlags = TcpFlags(2);
 pub(crate) const ACK: TcpFlags = TcpFlags(16);
+
+/// As packet cases without settings have them, whose loaded programs can be used here, too.
+pub(crate) fn settings(hz: u64) -> Settings {
+    SettingsFile::default().settings(hz)
+}
 
 /// A program whose maps say: the pod is isolated for ingress and egress by one table, which opens [`PORT`] to [`REMOTE`].
 pub(crate) fn program(settings: Settings, sizes: Sizes) -> Result<Lease> {

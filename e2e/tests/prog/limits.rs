@@ -5,7 +5,7 @@ use aya::maps::PerCpuArray;
 use e2e::packets::program::{Program, Sizes, Verdict};
 use enforcer_abi::{Direction, EventBudget, EventKind, Reason, Settings, map};
 
-use crate::fixture::{PORT, SLOT, SYN, Test, judge, program, segment};
+use crate::fixture::{PORT, SLOT, SYN, Test, judge, program, segment, settings};
 
 pub(crate) const TESTS: &[Test] = &[
     ("limits/event-rate", event_rate),
@@ -33,7 +33,7 @@ fn unsent(program: &mut Program) -> Result<(u64, u64)> {
 
 /// `Settings::event_rate`: events per second and CPU, and the depth of the bucket; what is over it is counted.
 fn event_rate(hz: u64) -> Result<()> {
-    let mut program = program(Settings { event_rate: 10, ..Settings::defaults(hz) }, Sizes::new())?;
+    let mut program = program(Settings { event_rate: 10, ..settings(hz) }, Sizes::new())?;
     denied(&program, 500)?;
     let sent = u64::try_from(program.events()?.len())?;
     let (suppressed, lost) = unsent(&mut program)?;
@@ -47,7 +47,7 @@ fn event_rate(hz: u64) -> Result<()> {
 
 /// `EventBudget::lost`: events that were not sent, because the ring buffer was full.
 fn ring_buffer_full(hz: u64) -> Result<()> {
-    let settings = Settings { event_rate: 1_000_000, ..Settings::defaults(hz) };
+    let settings = settings(hz);
     let mut program = program(settings, Sizes::from([(map::EVENTS, 4096)]))?;
     denied(&program, 500)?;
     let sent = u64::try_from(program.events()?.len())?;
@@ -60,7 +60,7 @@ fn ring_buffer_full(hz: u64) -> Result<()> {
 
 /// `Settings::report_flows`: 1: new flows are reported, not only drops.
 fn flows_are_not_reported(hz: u64) -> Result<()> {
-    let mut program = program(Settings { report_flows: 0, ..Settings::defaults(hz) }, Sizes::new())?;
+    let mut program = program(Settings { report_flows: 0, ..settings(hz) }, Sizes::new())?;
     let verdict = judge(&program, Direction::Ingress, &segment(Direction::Ingress, 40000, PORT, SYN)?)?;
     ensure!(verdict == Verdict::Pass && program.events()?.is_empty(), "a new flow was reported");
     denied(&program, 1)?;
@@ -70,7 +70,7 @@ fn flows_are_not_reported(hz: u64) -> Result<()> {
 
 /// Once, by the packet that opens it.
 fn new_flows_are_reported(hz: u64) -> Result<()> {
-    let mut program = program(Settings::defaults(hz), Sizes::new())?;
+    let mut program = program(settings(hz), Sizes::new())?;
     judge(&program, Direction::Ingress, &segment(Direction::Ingress, 40000, PORT, SYN)?)?;
     let events = program.events()?;
     ensure!(matches!(events.as_slice(), [event] if event.kind == EventKind::NewFlow as u8), "{events:?}");
@@ -85,7 +85,7 @@ fn new_flows_are_reported(hz: u64) -> Result<()> {
 
 /// `PodEntry::slot`: no packet is counted with another pod's.
 fn counters_of_one_pod(hz: u64) -> Result<()> {
-    let mut program = program(Settings::defaults(hz), Sizes::new())?;
+    let mut program = program(settings(hz), Sizes::new())?;
     denied(&program, 3)?;
     ensure!(program.counters(SLOT)?[0][Reason::NoRule as usize] == 3, "three drops were not counted");
     for slot in [0, SLOT - 1, SLOT + 1] {

@@ -12,7 +12,7 @@ use enforcer_abi::{
 };
 
 use crate::fixture::{
-    ACK, CLASS, IFINDEX, POD, PORT, REMOTE, SYN, Test, entry, judge, peer, port, program, row, segment,
+    ACK, CLASS, IFINDEX, POD, PORT, REMOTE, SYN, Test, entry, judge, peer, port, program, row, segment, settings,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -26,7 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 fn opening(hz: u64, change: impl FnOnce(&mut Program) -> Result<()>) -> Result<Verdict> {
-    let mut program = program(Settings::defaults(hz), Sizes::new())?;
+    let mut program = program(settings(hz), Sizes::new())?;
     change(&mut program)?;
     judge(&program, Direction::Ingress, &segment(Direction::Ingress, 40000, PORT, SYN)?)
 }
@@ -75,7 +75,7 @@ fn reused_pod(hz: u64) -> Result<()> {
 }
 
 fn reused_cluster_ip(hz: u64) -> Result<()> {
-    let mut program = program(Settings::defaults(hz), Sizes::new())?;
+    let mut program = program(settings(hz), Sizes::new())?;
     // a port without a front end would be closed, were this the address's own entry
     let value = PeerValue {
         address: Address::from_v4([10, 0, 0, 11]),
@@ -98,7 +98,7 @@ fn reused_cluster_ip(hz: u64) -> Result<()> {
 /// While a larger table replaces one, flows are looked up in the old one, if the settings say so.
 fn previous_flows(hz: u64) -> Result<()> {
     for (on, expected) in [(1, Verdict::Pass), (0, Verdict::Drop)] {
-        let mut program = program(Settings { previous_flows: on, ..Settings::defaults(hz) }, Sizes::new())?;
+        let mut program = program(Settings { previous_flows: on, ..settings(hz) }, Sizes::new())?;
         let key = FlowKey {
             remote: Address::from(REMOTE),
             ifindex: IFINDEX,

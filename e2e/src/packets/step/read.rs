@@ -11,7 +11,7 @@ use super::{
 };
 use crate::packets::{
     frame::{Damage, IpShape},
-    payload::{IcmpName, TcpFlags},
+    payload::{IcmpName, SctpChunk, TcpFlags},
 };
 
 #[derive(Deserialize)]
@@ -22,6 +22,14 @@ struct RawTcp {
     flags: TcpFlags,
     #[serde(default)]
     data: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSctp {
+    remote: u16,
+    pod: u16,
+    chunk: SctpChunk,
 }
 
 #[derive(Deserialize)]
@@ -79,7 +87,7 @@ pub(super) struct RawStep {
     pod_address: Option<IpAddr>,
     tcp: Option<RawTcp>,
     udp: Option<Ports>,
-    sctp: Option<Ports>,
+    sctp: Option<RawSctp>,
     echo: Option<RawEcho>,
     icmp: Option<IcmpName>,
     error: Option<RawError>,
@@ -184,7 +192,10 @@ impl RawStep {
             data: tcp.data,
         }));
         contents.extend(self.udp.map(Content::Udp));
-        contents.extend(self.sctp.map(Content::Sctp));
+        contents.extend(
+            self.sctp
+                .map(|sctp| Content::Sctp { ports: Ports { remote: sctp.remote, pod: sctp.pod }, chunk: sctp.chunk }),
+        );
         contents.extend(self.echo.map(|echo| Content::Echo { id: echo.id, reply: echo.reply }));
         contents.extend(self.icmp.map(Content::Icmp));
         contents.extend(self.protocol.map(Content::Protocol));
