@@ -1,5 +1,7 @@
 //! The kernel's half of Sluice, held by one owner: what is done with it day by day. `open` is how it comes to be.
 
+use std::{sync::Arc, time::Instant};
+
 use enforcer_abi::{Address, Counters, EventBudget, FlowKey, FlowValue, Op, PodEntry, Settings, map};
 use thiserror::Error;
 
@@ -55,7 +57,7 @@ pub struct Flow {
 /// All methods must be called from the network namespace in which it was opened: interface indexes mean nothing
 /// elsewhere.
 pub struct Enforcer {
-    pub(crate) pins: Pins,
+    pub(crate) pins: Arc<Pins>,
     pub(crate) object: &'static [u8],
     pub(crate) settings: Settings,
     pub(crate) mode: Mode,
@@ -65,6 +67,8 @@ pub struct Enforcer {
     pub(crate) slots: Slots,
     pub(crate) grace: GracePeriod,
     pub(crate) growth: Option<Growth>,
+    /// After a growth that failed.
+    pub(crate) no_growth_before: Option<Instant>,
     pub(crate) netlink: Netlink,
     pub(crate) epoch_map: Map<u32, u64>,
     pub(crate) epoch: u64,

@@ -1,4 +1,4 @@
-//! Maps grow before they are full: larger ones are made beside them and filled in slices, during which every write goes
+//! Maps grow before they are full: larger ones are made beside them, in a thread, and filled in slices, during which every write goes
 //! to both; then the programs of all interfaces are replaced by ones that use the larger maps. A packet meets either
 //! the old program with the old maps or the new one with the new maps, and both hold the same.
 //!
@@ -9,6 +9,8 @@
 use std::{
     io,
     os::fd::AsFd as _,
+    sync::Arc,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -44,40 +46,95 @@ pub enum GrowError {
     Largest,
 }
 
+/// What [`Enforcer::maintain`] wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Upkeep {
+    /// Nothing before the next change.
+    Done,
+    /// To be called again as soon as nothing more urgent is to be done.
+    Now,
+    /// To be called again in some milliseconds: the kernel is still verifying programs, in a thread of their own.
+    Soon,
+}
+
 /// Growth under way.
 #[derive(Debug)]
 pub(crate) struct Growth {
-    programs: Programs,
+    stage: Stage,
     maps: Vec<&'static str>,
 }
 
+#[derive(Debug)]
+enum Stage {
+    /// The larger maps are being made and programs verified on them, which takes most of a second.
+    Loading(Loading),
+    /// The larger maps are written and filled.
+    Filling(Programs),
+}
+
+/// Waits for its thread when it is dropped, so that nothing is pinned afterwards.
+#[derive(Debug)]
+struct Loading(Option<JoinHandle<Result<Programs, GrowError>>>);
+
+impl Loading {
+    fn start(work: impl FnOnce() -> Result<Programs, GrowError> + Send + 'static) -> Self {
+        Self(Some(thread::spawn(work)))
+    }
+
+    fn is_finished(&self) -> bool {
+        self.0.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn finish(mut self) -> Result<Programs, GrowError> {
+        let thread = self.0.take().expect("only this and drop take it");
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            let _given_up = thread.join();
+        }
+    }
+}
+
+/// After a growth that failed, the next one that nothing forces is tried so much later.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 impl Enforcer {
-    /// Does what is due besides changes: lets maps grow, for about as long as `budget`. True if there is more to do.
+    /// Does what is due besides changes, for about as long as `budget`: lets maps grow.
     ///
     /// To be called between changes, however small the budget: a map that becomes full before its growth was begun
-    /// here grows at once, and the change that filled it waits.
-    pub fn maintain(&mut self, budget: Duration) -> Result<bool, GrowError> {
-        let deadline = Instant::now() + budget;
+    /// here grows at once, and the change that filled it waits for most of a second.
+    pub fn maintain(&mut self, budget: Duration) -> Result<Upkeep, GrowError> {
+        let now = Instant::now();
         if self.growth.is_none() {
+            if self.no_growth_before.is_some_and(|time| now < time) {
+                return Ok(Upkeep::Done);
+            }
             let due = self.due(None)?;
             if due.is_empty() {
-                return Ok(false);
+                return Ok(Upkeep::Done);
             }
-            self.begin_growth(&due)?;
+            self.begin_growth(&due);
         }
-        self.advance_growth(Some(deadline))
+        let result = self.advance_growth(Some(now + budget));
+        self.no_growth_before = result.is_err().then(|| now + PATIENCE);
+        result
     }
 
     /// Makes room in one map, whatever it takes.
     pub(crate) fn grow_now(&mut self, name: &'static str) -> Result<(), GrowError> {
         if self.growth.as_ref().is_some_and(|growth| !growth.maps.contains(&name)) {
-            self.advance_growth(None)?;
+            let _done = self.advance_growth(None)?;
         }
         if self.growth.is_none() {
             let due = self.due(Some(name))?;
-            self.begin_growth(&due)?;
+            self.begin_growth(&due);
         }
-        self.advance_growth(None).map(drop)
+        self.advance_growth(None).map(|_done| ())
     }
 
     /// Makes maps as large as they are wanted, if they are smaller.
@@ -85,8 +142,8 @@ impl Enforcer {
         if wanted.is_empty() {
             return Ok(());
         }
-        self.begin_growth(wanted)?;
-        self.advance_growth(None).map(drop)
+        self.begin_growth(wanted);
+        self.advance_growth(None).map(|_done| ())
     }
 
     /// The maps that should be larger, with twice their size.
@@ -107,44 +164,53 @@ impl Enforcer {
         Ok(due)
     }
 
-    fn begin_growth(&mut self, larger: &[(&'static str, u32)]) -> Result<(), GrowError> {
+    fn begin_growth(&mut self, larger: &[(&'static str, u32)]) {
         tracing::info!(?larger, "maps grow");
-        let result = self.try_begin_growth(larger);
-        if result.is_err() {
-            self.abandon_growth();
-        }
-        result
-    }
-
-    fn try_begin_growth(&mut self, larger: &[(&'static str, u32)]) -> Result<(), GrowError> {
         let generation = plan::for_growth(&self.pins, larger);
-        let programs = load_generation(&self.pins, self.object, &self.settings, &generation)?;
-        for table in self.tables.all() {
-            let name = table.fill().map;
-            if generation.successors.contains(&name) {
-                table.begin(&self.pins.next(name)).map_err(GrowError::Copy)?;
-            }
-        }
-        if generation.successors.contains(&map::COUNTERS) {
-            self.slots.begin(&self.pins.next(map::COUNTERS)).map_err(GrowError::Copy)?;
-        }
-        self.growth = Some(Growth { programs, maps: generation.successors });
-        Ok(())
+        let maps = generation.successors.clone();
+        let (pins, object, settings) = (Arc::clone(&self.pins), self.object, self.settings);
+        let loading = Loading::start(move || load_generation(&pins, object, &settings, &generation));
+        self.growth = Some(Growth { stage: Stage::Loading(loading), maps });
     }
 
-    /// Copies, and replaces the programs when all is copied. True if there is more to do.
-    fn advance_growth(&mut self, deadline: Option<Instant>) -> Result<bool, GrowError> {
-        if self.growth.is_none() {
-            return Ok(false);
+    /// Goes on with growth until the deadline, or without one until it is finished. Growth that can't be finished is
+    /// given up, unless only an interface is in the way.
+    fn advance_growth(&mut self, deadline: Option<Instant>) -> Result<Upkeep, GrowError> {
+        match self.growth.take() {
+            None => return Ok(Upkeep::Done),
+            Some(Growth { stage: Stage::Loading(loading), maps }) => {
+                if deadline.is_some() && !loading.is_finished() {
+                    self.growth = Some(Growth { stage: Stage::Loading(loading), maps });
+                    return Ok(Upkeep::Soon);
+                }
+                let begun = loading.finish().and_then(|programs| self.begin_filling(programs, maps));
+                begun.inspect_err(|_| self.abandon_growth())?;
+            }
+            filling => self.growth = filling,
         }
         match self.copy_until(deadline) {
-            Ok(true) => self.finish_growth().map(|()| false),
-            Ok(false) => Ok(true),
+            Ok(true) => self.finish_growth().map(|()| Upkeep::Done),
+            Ok(false) => Ok(Upkeep::Now),
             Err(source) => {
                 self.abandon_growth();
                 Err(GrowError::Copy(source))
             }
         }
+    }
+
+    /// From now on the larger maps are written, too.
+    fn begin_filling(&mut self, programs: Programs, maps: Vec<&'static str>) -> Result<(), GrowError> {
+        for table in self.tables.all() {
+            let name = table.fill().map;
+            if maps.contains(&name) {
+                table.begin(&self.pins.next(name)).map_err(GrowError::Copy)?;
+            }
+        }
+        if maps.contains(&map::COUNTERS) {
+            self.slots.begin(&self.pins.next(map::COUNTERS)).map_err(GrowError::Copy)?;
+        }
+        self.growth = Some(Growth { stage: Stage::Filling(programs), maps });
+        Ok(())
     }
 
     /// True if all is copied.
@@ -162,12 +228,11 @@ impl Enforcer {
     /// If an interface can't be given its new programs, growth stays as it is and is finished by a later call; until
     /// then both sets of maps are written.
     fn finish_growth(&mut self) -> Result<(), GrowError> {
-        let Some(growth) = &self.growth else { return Ok(()) };
-        Attacher { programs: &growth.programs, pins: &self.pins, netlink: &mut self.netlink, mode: self.mode }
-            .replace_all()?;
-        adopt_generation(&self.pins, &growth.maps)?;
-        if let Some(growth) = self.growth.take() {
-            self.programs = growth.programs;
+        let Some(Growth { stage: Stage::Filling(programs), maps }) = &self.growth else { return Ok(()) };
+        Attacher { programs, pins: &self.pins, netlink: &mut self.netlink, mode: self.mode }.replace_all()?;
+        adopt_generation(&self.pins, maps)?;
+        if let Some(Growth { stage: Stage::Filling(programs), .. }) = self.growth.take() {
+            self.programs = programs;
         }
         for table in self.tables.all() {
             table.adopt();

@@ -27,7 +27,7 @@ pub use attach::{Ahead, AttachError, Attached, Attachment, Mode};
 pub use clock::{Clock, ClockError, monotonic};
 pub use enforcer::{ApplyError, ApplyFailure, Enforcer, Flow};
 pub use events::{Events, EventsError, Unsent};
-pub use grow::GrowError;
+pub use grow::{GrowError, Upkeep};
 pub use netlink::{Link, NetlinkError};
 pub use object::LoadError;
 pub use open::{Hooks, OpenError, Options};

@@ -3,6 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use enforcer_abi::{Settings, map};
@@ -159,7 +160,7 @@ impl Enforcer {
         let grace = GracePeriod::new()
             .map_err(|source| OpenError::Refused { action: "make the maps of the grace period", source })?;
         Ok(Self {
-            pins,
+            pins: Arc::new(pins),
             object: options.object,
             settings: options.settings,
             mode,
@@ -169,6 +170,7 @@ impl Enforcer {
             slots,
             grace,
             growth: None,
+            no_growth_before: None,
             netlink,
             epoch_map,
             epoch,

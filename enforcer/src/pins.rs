@@ -95,10 +95,13 @@ impl Pins {
         self.object(&format!("{name}{SUCCESSOR}"))
     }
 
-    /// Lets the successor take its place, atomically.
+    /// Lets the successor take its place, atomically. One that did so before is fine, for a second try.
     pub(crate) fn adopt(&self, name: &str) -> Result<(), PinsError> {
         let path = self.object(name);
-        fs::rename(self.next(name), &path).map_err(PinsError::file("could not replace the pin", &path))
+        match fs::rename(self.next(name), &path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => Ok(()),
+            other => other.map_err(PinsError::file("could not replace the pin", &path)),
+        }
     }
 
     /// Removes successors that a process left when it was killed before they took over.

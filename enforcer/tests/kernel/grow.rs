@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use enforcer::{Contents, Enforcer, MapSizes, Options};
+use enforcer::{Contents, Enforcer, MapSizes, Options, Upkeep};
 use enforcer_abi::{Address, Op, PeerValue};
 
 use crate::{
@@ -35,6 +35,17 @@ fn sorted(mut contents: Contents) -> Contents {
 
 fn max(enforcer: &mut Enforcer, map: &str) -> u32 {
     enforcer.fill().into_iter().find(|fill| fill.map == map).unwrap().max
+}
+
+/// Until the programs are loaded in the background and the larger maps are being filled.
+fn until_filling(enforcer: &mut Enforcer) {
+    let mut upkeep = enforcer.maintain(Duration::ZERO).unwrap();
+    assert_ne!(upkeep, Upkeep::Done);
+    while upkeep == Upkeep::Soon {
+        std::thread::yield_now();
+        upkeep = enforcer.maintain(Duration::ZERO).unwrap();
+    }
+    assert_eq!(upkeep, Upkeep::Now);
 }
 
 /// What a pinned map of peers holds.
@@ -81,7 +92,8 @@ fn maintenance_grows_in_slices_and_writes_between_them_reach_both_maps() {
         assert_eq!(max(&mut enforcer, "PEERS"), 8192, "three quarters are used, nothing is full");
         let mut slices = 0;
         let mut number = 6500;
-        while enforcer.maintain(Duration::ZERO).unwrap() {
+        until_filling(&mut enforcer);
+        while enforcer.maintain(Duration::ZERO).unwrap() == Upkeep::Now {
             slices += 1;
             // New ones, changed ones and deleted ones, wherever the copy is.
             let changed = PeerValue { class: 99, ..numbered(number - 6000) };
@@ -101,7 +113,7 @@ fn maintenance_grows_in_slices_and_writes_between_them_reach_both_maps() {
             })
             .collect();
         assert_eq!(pinned_peers(node, "PEERS"), expected);
-        assert!(!enforcer.maintain(Duration::ZERO).unwrap(), "nothing is due");
+        assert_eq!(enforcer.maintain(Duration::ZERO).unwrap(), Upkeep::Done, "nothing is due");
     });
 }
 
@@ -110,7 +122,7 @@ fn a_process_that_dies_while_maps_grow_leaves_the_ones_in_force() {
     on_node(|node| {
         let mut enforcer = open_with_peers(node, 8192);
         enforcer.apply(&peers(0..6500)).unwrap();
-        assert!(enforcer.maintain(Duration::ZERO).unwrap());
+        until_filling(&mut enforcer);
         enforcer.apply(&peers(6500..6600)).unwrap();
         assert!(node.pins("v1").contains(&"PEERS-next".to_owned()));
         drop(enforcer);
@@ -118,6 +130,42 @@ fn a_process_that_dies_while_maps_grow_leaves_the_ones_in_force() {
         let enforcer = open_with_peers(node, 8192);
         assert_eq!(sorted(enforcer.contents().unwrap()).peers, (0..6600).map(numbered).collect::<Vec<_>>());
         assert!(!node.pins("v1").iter().any(|name| name.ends_with("-next")));
+    });
+}
+
+#[test]
+fn a_process_that_ends_while_programs_are_loaded_leaves_the_maps_in_force() {
+    on_node(|node| {
+        let mut enforcer = open_with_peers(node, 64);
+        enforcer.apply(&peers(0..50)).unwrap();
+        assert_eq!(enforcer.maintain(Duration::ZERO).unwrap(), Upkeep::Soon);
+        enforcer.apply(&peers(50..60)).unwrap();
+        drop(enforcer);
+        let enforcer = open_with_peers(node, 64);
+        assert_eq!(sorted(enforcer.contents().unwrap()).peers, (0..60).map(numbered).collect::<Vec<_>>());
+        assert!(!node.pins("v1").iter().any(|name| name.ends_with("-next")));
+    });
+}
+
+#[test]
+fn growth_that_the_kernel_refuses_is_an_error_and_leaves_all_as_it_was() {
+    on_node(|node| {
+        let mut enforcer = open_with_peers(node, 64);
+        enforcer.apply(&peers(0..50)).unwrap();
+        // Where the larger map would be pinned something lies already, which is no map.
+        std::os::unix::fs::symlink("/nowhere", node.pin("PEERS-next")).unwrap();
+        let refused = loop {
+            match enforcer.maintain(Duration::ZERO) {
+                Ok(Upkeep::Soon) => std::thread::yield_now(),
+                other => break other,
+            }
+        };
+        refused.unwrap_err();
+        assert_eq!(enforcer.maintain(Duration::ZERO).unwrap(), Upkeep::Done, "not again at once");
+        assert_eq!(sorted(enforcer.contents().unwrap()).peers, (0..50).map(numbered).collect::<Vec<_>>());
+        // What forces it, and has nothing in its way, succeeds.
+        enforcer.apply(&peers(50..200)).unwrap();
+        assert_eq!(enforcer.contents().unwrap().peers.len(), 200);
     });
 }
 
