@@ -53,6 +53,17 @@ fn mount_bpf_fs() {
     });
 }
 
+/// Removes the pins of earlier runs that were killed.
+fn remove_leftovers() {
+    for entry in std::fs::read_dir(BPF_FS).expect("the BPF file system").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("sluice-test-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !PathBuf::from(format!("/proc/{pid}")).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Runs a program in the calling thread's namespace.
 #[track_caller]
 pub(crate) fn run(program: &str, arguments: &str) {
