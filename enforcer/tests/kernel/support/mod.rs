@@ -50,6 +50,7 @@ fn mount_bpf_fs() {
             mount(Some("bpf"), BPF_FS, Some("bpf"), MsFlags::empty(), None::<&str>)
                 .expect("mounting a BPF file system");
         }
+        remove_leftovers();
     });
 }
 
