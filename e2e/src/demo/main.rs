@@ -165,7 +165,7 @@ fn difference(before: &str, after: &str) -> String {
 }
 
 fn explain(screen: Screen, stage: &Stage, from: &str, to: &str) -> Result<()> {
-    screen.line(&screen.paint(Style::Heading, &format!("$ policyctl explain -f cluster/ {from} {to}")));
+    println!("{}", screen.paint(Style::Heading, &format!("$ policyctl explain -f cluster {from} {to}")));
     let mut command = Command::new(program("policyctl")?);
     // From the folder above, so that files are named shortly.
     let folder = stage.directory.parent().context("the directory lies in a folder")?;
