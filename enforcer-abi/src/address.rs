@@ -10,6 +10,12 @@ impl Address {
     /// `::`, which stands for 'none' where an address is optional.
     pub const NONE: Self = Self([0; 16]);
 
+    /// What stands for every node's IPv4 address in the front end of a node port; never an end on the wire.
+    pub const NODE_PORT_V4: Self = Self::from_v4([0; 4]);
+
+    /// What stands for every node's IPv6 address in the front end of a node port.
+    pub const NODE_PORT_V6: Self = Self::NONE;
+
     /// The number of prefix bits that the mapping puts before an IPv4 prefix.
     pub const V4_PREFIX_LEN: u32 = 96;
 
@@ -18,6 +24,12 @@ impl Address {
     pub const fn from_v4(octets: [u8; 4]) -> Self {
         let [a, b, c, d] = octets;
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+
+    /// The address under which the node ports of a node with this address are found.
+    #[must_use]
+    pub const fn node_port(&self) -> Self {
+        if self.is_v4() { Self::NODE_PORT_V4 } else { Self::NODE_PORT_V6 }
     }
 
     /// Whether it stands for an IPv4 address.

@@ -60,7 +60,7 @@ impl PeerFlags {
     pub const FRONT_END: u32 = 1 << 0;
     /// A cluster IP: ports without a front end are closed to TCP, UDP and SCTP.
     pub const CLUSTER_IP: u32 = 1 << 1;
-    /// A node's address: node ports are looked up in `FRONT_ENDS` under the address [`Address::NONE`].
+    /// A node's address: node ports are looked up in `FRONT_ENDS` under [`Address::node_port`].
     pub const NODE: u32 = 1 << 2;
 }
 
@@ -184,7 +184,7 @@ pub struct RowValue {
 pub struct FrontEndKey {
     /// The egress table.
     pub table: TableId,
-    /// The front end's address; [`Address::NONE`] for a node port, which every node has.
+    /// The front end's address; [`Address::node_port`] for a node port, which every node has.
     pub address: Address,
     /// The front end's port.
     pub port: u16,

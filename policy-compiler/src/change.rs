@@ -44,7 +44,7 @@ pub enum Step {
 pub enum PodUpdate {
     /// New, or with other tables than before.
     Put(PodTables),
-    /// Gone, or without addresses.
+    /// Gone, ended, or no pod of this node any more.
     Delete {
         /// `metadata.uid`
         uid: Arc<str>,

@@ -1,9 +1,10 @@
 //! Services, as far as pods see them: front ends, and for each the classes and ports of the back ends that kube-proxy
 //! would lead to. [`Services`] keeps both; whether a table opens a front end is the compiler's business.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use enforcer_abi::{Address, ClassId, FrontEndKey, FrontEndState, FrontEndValue, TableId};
+use roaring::RoaringBitmap;
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
@@ -17,8 +18,11 @@ pub(crate) type ServiceId = u32;
 pub(crate) type SliceId = u32;
 pub(crate) type FrontEndId = u32;
 
-/// Address ([`Address::NONE`] for a node port), port and protocol of a front end.
+/// Address ([`Address::node_port`] for a node port), port and protocol of a front end.
 pub(crate) type FrontEndName = (Address, u16, Protocol);
+
+/// All that a table needs to know of a back end: its class, port and protocol.
+pub(crate) type Target = (ClassId, u16, Protocol);
 
 #[derive(Debug, Default)]
 pub(crate) struct Services {
@@ -32,6 +36,10 @@ pub(crate) struct Services {
     stale: FxHashSet<ServiceId>,
     /// Front ends to be judged again.
     unjudged: FxHashSet<FrontEndId>,
+    /// Front ends by what their back ends are to a table, so that a new table only looks at those that it opens.
+    by_target: FxHashMap<Target, RoaringBitmap>,
+    /// Front ends whose entry is needed even if they are closed: those that aren't cluster IPs'.
+    spelt_out: RoaringBitmap,
 }
 
 /// A Service, or slices that wait for one.
@@ -66,8 +74,8 @@ pub(crate) struct FrontEnd {
     pub(crate) name: FrontEndName,
     /// The Services that have it; more than one only where they quarrel.
     uses: SmallVec<[Use; 1]>,
-    /// Class and port of each back end, sorted, without duplicates.
-    pub(crate) back_ends: Vec<(ClassId, u16)>,
+    /// Its back ends, sorted, without duplicates.
+    pub(crate) targets: Vec<Target>,
 }
 
 /// How a Service uses a front end.
@@ -75,8 +83,8 @@ pub(crate) struct FrontEnd {
 struct Use {
     service: ServiceId,
     port: Arc<str>,
-    /// Back ends of this family only; of both for node ports, whose entry is the same for both.
-    is_v4: Option<bool>,
+    /// Back ends of this family only.
+    is_v4: bool,
     /// Back ends on this node only.
     is_local: bool,
 }
@@ -135,19 +143,21 @@ impl Services {
 
     fn add_front_ends(&mut self, id: ServiceId, service: &Service) {
         for port in &service.ports {
-            let mut add = |address: Option<&IpAddr>, number: u16, is_local: bool| {
-                let name = (address.map_or(Address::NONE, |address| (*address).into()), number, port.protocol);
+            let mut add = |address: Address, number: u16, is_local: bool| {
+                let name = (address, number, port.protocol);
                 let front_end = *self.front_end_ids.entry(name).or_insert_with(|| {
-                    self.front_ends.insert(FrontEnd { name, uses: SmallVec::new(), back_ends: Vec::new() })
+                    self.front_ends.insert(FrontEnd { name, uses: SmallVec::new(), targets: Vec::new() })
                 });
-                let is_v4 = address.map(IpAddr::is_ipv4);
+                let is_v4 = address.is_v4();
                 let user = Use { service: id, port: port.name.clone(), is_v4, is_local };
                 self.front_ends[front_end].uses.push(user);
                 self.entries[id].front_ends.push(front_end);
             };
-            service.cluster_ips.iter().for_each(|address| add(Some(address), port.port, service.internal_local));
-            service.external_ips.iter().for_each(|address| add(Some(address), port.port, false));
-            port.node_port.into_iter().for_each(|number| add(None, number, false));
+            service.cluster_ips.iter().for_each(|address| add((*address).into(), port.port, service.internal_local));
+            service.external_ips.iter().for_each(|address| add((*address).into(), port.port, false));
+            for address in [Address::NODE_PORT_V4, Address::NODE_PORT_V6] {
+                port.node_port.into_iter().for_each(|number| add(address, number, false));
+            }
         }
     }
 
@@ -221,19 +231,45 @@ impl Services {
         front_ends.extend(of_stale);
         let mut changed = Vec::new();
         for id in front_ends {
-            let uses = self.front_ends[id].uses.iter();
-            let protocol = self.front_ends[id].name.2;
-            let mut back_ends: Vec<(ClassId, u16)> = uses
-                .flat_map(|user| self.back_ends(user, protocol))
-                .map(|(address, port)| (addresses.get(address).class, port))
-                .collect();
-            back_ends.sort_unstable();
-            back_ends.dedup();
-            self.front_ends[id].back_ends = back_ends;
+            let front_end = &self.front_ends[id];
+            let (address, _, protocol) = front_end.name;
+            let back_ends = front_end.uses.iter().flat_map(|user| self.back_ends(user, protocol));
+            let mut targets: Vec<Target> =
+                back_ends.map(|(address, port)| (addresses.get(address).class, port, protocol)).collect();
+            targets.sort_unstable();
+            targets.dedup();
+            self.set_targets(id, targets);
+            if addresses.find(address).is_some_and(|entry| entry.cluster_ips > 0) {
+                self.spelt_out.remove(id);
+            } else {
+                self.spelt_out.insert(id);
+            }
             changed.push(id);
         }
         changed.sort_unstable_by_key(|id| self.front_ends[*id].name);
         changed
+    }
+
+    fn set_targets(&mut self, id: FrontEndId, new: Vec<Target>) {
+        let old = std::mem::take(&mut self.front_ends[id].targets);
+        for target in old.iter().filter(|target| new.binary_search(target).is_err()) {
+            if let Some(front_ends) = self.by_target.get_mut(target) {
+                front_ends.remove(id);
+                if front_ends.is_empty() {
+                    self.by_target.remove(target);
+                }
+            }
+        }
+        for target in new.iter().filter(|target| old.binary_search(target).is_err()) {
+            self.by_target.entry(*target).or_default().insert(id);
+        }
+        self.front_ends[id].targets = new;
+    }
+
+    /// The front ends that need an entry in a table that opens some targets.
+    pub(crate) fn with_entry(&self, mut opens: impl FnMut(&Target) -> bool) -> RoaringBitmap {
+        let open = self.by_target.iter().filter(|(target, _)| opens(target));
+        open.fold(self.spelt_out.clone(), |all, (_, front_ends)| all | front_ends)
     }
 
     /// The back ends that kube-proxy would use: the ready ones, or if there are none those that serve while terminating
@@ -242,7 +278,7 @@ impl Services {
         let (mut ready, mut fallback) = (Vec::new(), Vec::new());
         for slice in self.entries[user.service].slices.iter().map(|id| &self.slices[*id]) {
             for port in slice.ports.iter().filter(|port| port.name == user.port && port.protocol == protocol) {
-                let family_fits = |end: &&BackEnd| user.is_v4.is_none_or(|is_v4| is_v4 == end.is_v4);
+                let family_fits = |end: &&BackEnd| user.is_v4 == end.is_v4;
                 let node_fits = |end: &&BackEnd| !user.is_local || end.is_on_this_node;
                 for end in slice.ends.iter().filter(family_fits).filter(node_fits) {
                     if end.is_ready {
@@ -278,6 +314,11 @@ impl Services {
         self.front_ends.get(id).is_some_and(|front_end| !front_end.uses.is_empty())
     }
 
+    /// Its entry is needed even if it is closed.
+    pub(crate) fn is_spelt_out(&self, id: FrontEndId) -> bool {
+        self.spelt_out.contains(id)
+    }
+
     /// The Services that have a front end, with their back ends there.
     pub(crate) fn users(&self, id: FrontEndId) -> Vec<(&ObjectName, Vec<(AddressId, u16)>)> {
         let front_end = &self.front_ends[id];
@@ -296,6 +337,7 @@ impl Services {
             && let Some(front_end) = self.front_ends.remove(id)
         {
             self.front_end_ids.remove(&front_end.name);
+            self.spelt_out.remove(id);
         }
     }
 }

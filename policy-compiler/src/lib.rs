@@ -17,6 +17,7 @@ pub mod diagnostic;
 pub mod explain;
 pub mod files;
 mod front_end;
+pub mod generate;
 mod index;
 pub mod model;
 pub mod plan;

@@ -114,7 +114,7 @@ fn judge_front_end(tables: &impl Lookup, table: TableId, flags: u32, packet: &Pa
     let state = match own {
         Some(own) => own,
         None if flags & PeerFlags::CLUSTER_IP != 0 => return Some(Reason::FrontEndClosed),
-        None if flags & PeerFlags::NODE != 0 => state(Address::NONE)?,
+        None if flags & PeerFlags::NODE != 0 => state(packet.remote.node_port())?,
         None => return None,
     };
     Some(if state == FrontEndState::Open as u32 || (state == FrontEndState::Mixed as u32 && packet.established) {

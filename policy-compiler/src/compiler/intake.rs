@@ -93,7 +93,7 @@ impl Compiler {
             addresses.iter().map(|address| self.addresses.touch_address(*address)).collect();
         let keeps = was_host == host;
         for &address in old.iter().filter(|address| !keeps || !new.contains(address)) {
-            self.unclaim(id, address, was_host, batch);
+            self.unclaim(id, address, was_host);
         }
         for &address in new.iter().filter(|address| !keeps || !old.contains(address)) {
             self.claim(id, address, host, batch);
@@ -121,7 +121,7 @@ impl Compiler {
         entry.claims.push(pod);
     }
 
-    fn unclaim(&mut self, pod: PodId, address: AddressId, host: bool, _batch: &mut Batch) {
+    fn unclaim(&mut self, pod: PodId, address: AddressId, host: bool) {
         self.addresses.touch(address);
         let entry = self.addresses.get_mut(address);
         if host {
@@ -175,9 +175,9 @@ impl Compiler {
     }
 
     fn delete_policy(&mut self, name: &ObjectName, batch: &mut Batch) {
-        if let Some((kinds, held)) = self.policies.remove(name, &mut self.population) {
-            batch.stale_kinds.extend(kinds);
-            batch.released.extend(held);
+        if let Some(removed) = self.policies.remove(name, &mut self.population) {
+            batch.stale_kinds.extend(removed.kinds);
+            batch.released.extend(removed.held);
         }
     }
 }

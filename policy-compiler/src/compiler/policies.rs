@@ -15,6 +15,7 @@ use crate::{
     },
     model::{
         Action, NamedPort, NamespaceMatch, ObjectName, Peer, PodMatch, Policy, PortMatch, Protocol, Rule, Selector,
+        Tier,
     },
     port::{PortRange, PortSpace},
     table::TableRules,
@@ -49,6 +50,14 @@ pub(crate) struct ActivePolicy {
     peers: Vec<PeerId>,
     selectors: Vec<SelectorId>,
     names: Vec<(SelectorId, Protocol, Arc<str>)>,
+}
+
+/// What a policy leaves behind that is removed.
+pub(crate) struct Removed {
+    /// The kinds that it was about.
+    pub(crate) kinds: Vec<KindId>,
+    /// What it held.
+    pub(crate) held: Option<(PolicyId, ActivePolicy)>,
 }
 
 #[derive(Debug)]
@@ -93,18 +102,14 @@ impl Policies {
         id
     }
 
-    /// Removes a policy. Answers with the kinds that it was about, and what it held.
-    pub(crate) fn remove(
-        &mut self,
-        name: &ObjectName,
-        population: &mut Population,
-    ) -> Option<(Vec<KindId>, Option<(PolicyId, ActivePolicy)>)> {
+    /// Removes a policy.
+    pub(crate) fn remove(&mut self, name: &ObjectName, population: &mut Population) -> Option<Removed> {
         let id = self.ids.remove(name)?;
         let entry = self.entries.remove(id)?;
         self.candidates.remove(entry.scope, &entry.subject, id);
         population.release_scope(entry.scope);
         entry.subject.release(&mut population.pod_labels);
-        Some((entry.kinds, entry.active.map(|active| (id, active))))
+        Some(Removed { kinds: entry.kinds, held: entry.active.map(|active| (id, active)) })
     }
 
     /// Whether the policy is about a kind.
@@ -192,7 +197,7 @@ impl Policies {
                 continue;
             }
             is_judged = true;
-            table.isolated |= entry.policy.tier == crate::model::Tier::NetworkPolicy;
+            table.isolated |= entry.policy.tier == Tier::NetworkPolicy;
             for rule in &active.rules[direction as usize] {
                 let mut add = |who, ports: &PortSpace| table.add(entry.policy.tier, rule.action, who, ports);
                 match direction {

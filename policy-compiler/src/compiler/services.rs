@@ -1,6 +1,6 @@
 //! Front ends are judged by the node's egress tables: by their back ends, at the back ends' ports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use enforcer_abi::{Address, ClassId, Direction, FrontEndState, FrontEndValue, TableId};
 use rustc_hash::FxHashMap;
@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use super::{Batch, Compiler};
 use crate::{
     change::Report,
-    front_end::{self, FrontEndId},
+    front_end::{self, FrontEndId, Target},
     model::ObjectName,
     plan::Delta,
     table::{Row, Table, is_set},
@@ -23,45 +23,64 @@ pub(super) type Mixed = BTreeSet<(ObjectName, TableId)>;
 impl Compiler {
     pub(super) fn judge_front_ends(&mut self, batch: &mut Batch) {
         let changed = self.services.refresh(&self.addresses);
-        let came: Vec<TableId> = self.tables.came().map(|table| table.id).collect();
         let judges = |table: &&Table| table.rules.direction == Direction::Egress;
-        let tables: Vec<TableId> = self.tables.used().filter(judges).map(|table| table.id).collect();
-        for id in tables {
-            let all: Vec<FrontEndId>;
-            let front_ends = if came.contains(&id) {
-                all = self.services.front_ends().map(|(id, _)| id).collect();
-                &all
-            } else {
-                &changed
-            };
+        let mut states: Vec<(TableId, FrontEndId, Option<FrontEndState>)> = Vec::new();
+        // many front ends have back ends that are the same to a table, so those are judged once
+        let mut groups: BTreeMap<&[Target], Vec<FrontEndId>> = BTreeMap::new();
+        for &id in &changed {
+            groups.entry(&self.services.front_end(id).targets).or_default().push(id);
+        }
+        for table in self.tables.used().filter(judges) {
             let mut rows = Rows::default();
-            for &front_end in front_ends {
-                let state = self.judge_front_end(id, front_end, &mut rows);
-                self.tables.set_front_end(id, front_end, state);
+            let of_table: BTreeMap<&[Target], Vec<FrontEndId>>;
+            let groups = if self.tables.was_used(table.id) {
+                &groups
+            } else {
+                of_table = self.groups_with_entry(table, &mut rows);
+                &of_table
+            };
+            for (targets, front_ends) in groups {
+                let open = targets.iter().filter(|target| self.opens(table, target, &mut rows)).count();
+                for &id in front_ends {
+                    let state = self.state(id, open);
+                    if self.tables.front_end(table.id, id) != state {
+                        states.push((table.id, id, state));
+                    }
+                }
             }
+        }
+        for (table, id, state) in states {
+            self.tables.set_front_end(table, id, state);
         }
         self.report_mixed(batch);
         batch.front_ends = changed;
     }
 
-    /// `None` where no entry is needed: at a cluster IP, which is closed where nothing says otherwise.
-    fn judge_front_end(&self, table: TableId, id: FrontEndId, rows: &mut Rows) -> Option<FrontEndState> {
+    /// The front ends that need an entry in a table that is new.
+    fn groups_with_entry(&self, table: &Table, rows: &mut Rows) -> BTreeMap<&[Target], Vec<FrontEndId>> {
+        let mut groups: BTreeMap<&[Target], Vec<FrontEndId>> = BTreeMap::new();
+        for id in self.services.with_entry(|target| self.opens(table, target, rows)) {
+            groups.entry(&self.services.front_end(id).targets).or_default().push(id);
+        }
+        groups
+    }
+
+    /// The state of a front end of whose targets so many are open. `None` where no entry is needed: at a cluster IP, which
+    /// is closed where nothing says otherwise.
+    fn state(&self, id: FrontEndId, open: usize) -> Option<FrontEndState> {
         if !self.services.is_used(id) {
             return None;
         }
-        let table = &self.tables.get(table)?.table;
-        let front_end = self.services.front_end(id);
-        let (address, _, protocol) = front_end.name;
-        let allowed = |&(class, port): &(ClassId, u16)| {
-            let row = rows.entry(class).or_insert_with(|| table.row(self.classes.members(class)));
-            is_set(&row.as_ref().unwrap_or(&table.everybody).bits, table.port_class(protocol, port))
-        };
-        let open = front_end.back_ends.iter().map(allowed).filter(|open| *open).count();
-        if open == 0 {
-            let is_cluster_ip = self.addresses.find(address).is_some_and(|entry| entry.cluster_ips > 0);
-            return (!is_cluster_ip).then_some(FrontEndState::Closed);
+        match open {
+            0 => self.services.is_spelt_out(id).then_some(FrontEndState::Closed),
+            open if open == self.services.front_end(id).targets.len() => Some(FrontEndState::Open),
+            _ => Some(FrontEndState::Mixed),
         }
-        Some(if open == front_end.back_ends.len() { FrontEndState::Open } else { FrontEndState::Mixed })
+    }
+
+    fn opens(&self, table: &Table, &(class, port, protocol): &Target, rows: &mut Rows) -> bool {
+        let row = rows.entry(class).or_insert_with(|| table.row(self.classes.members(class)));
+        is_set(&row.as_ref().unwrap_or(&table.everybody).bits, table.port_class(protocol, port))
     }
 
     /// Reports front ends that have become mixed, and Services none of whose front ends is any more.
@@ -70,22 +89,19 @@ impl Compiler {
             let (address, port, protocol) = self.services.front_end(id).name;
             for (service, back_ends) in self.services.users(id) {
                 let Some(entry) = self.tables.get(table) else { continue };
+                let mut rows = Rows::default();
                 let mut refused: Vec<Address> = back_ends
                     .into_iter()
                     .map(|(address, port)| (self.addresses.get(address), port))
-                    .filter(|(entry_of_end, port)| {
-                        let row = entry.table.row(self.classes.members(entry_of_end.class));
-                        let class = entry.table.port_class(protocol, *port);
-                        !is_set(&row.as_ref().unwrap_or(&entry.table.everybody).bits, class)
-                    })
-                    .map(|(entry, _)| entry.address)
+                    .filter(|(end, port)| !self.opens(&entry.table, &(end.class, *port, protocol), &mut rows))
+                    .map(|(end, _)| end.address)
                     .collect();
                 refused.sort_unstable();
                 let Some(closed_by) = refused.first() else { continue };
                 self.mixed.insert((service.clone(), table));
                 batch.reports.push(Report::MixedService {
                     service: service.clone(),
-                    address: (address != Address::NONE).then(|| address.into()),
+                    address: (address != address.node_port()).then(|| address.into()),
                     port,
                     closed_by: (*closed_by).into(),
                     table,

@@ -29,10 +29,34 @@ pub(super) struct TableEntry {
     users: u32,
     /// It was there when the batch began.
     is_old: bool,
-    /// Front ends with an entry, by number.
-    front_ends: Vec<Option<FrontEndState>>,
+    /// The entries of front ends, by number.
+    front_ends: Vec<Entry>,
     /// What those had when the batch began that have changed since.
     front_ends_before: BTreeMap<FrontEndId, Option<FrontEndState>>,
+}
+
+/// Whether a front end has an entry, and what it says, in a byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry(u8);
+
+impl Entry {
+    const NONE: Self = Self(u8::MAX);
+
+    fn new(state: Option<FrontEndState>) -> Self {
+        state.map_or(Self::NONE, |state| Self(state as u8))
+    }
+
+    fn state(self) -> Option<FrontEndState> {
+        [FrontEndState::Closed, FrontEndState::Mixed, FrontEndState::Open]
+            .into_iter()
+            .find(|state| *state as u8 == self.0)
+    }
+}
+
+impl TableEntry {
+    fn front_end(&self, id: FrontEndId) -> Option<FrontEndState> {
+        self.front_ends.get(id as usize)?.state()
+    }
 }
 
 impl Tables {
@@ -108,13 +132,13 @@ impl Tables {
     /// The entry of a front end.
     pub(super) fn front_end(&self, table: TableId, id: FrontEndId) -> Option<FrontEndState> {
         let entry = self.entries.get(&table).filter(|entry| entry.users > 0)?;
-        entry.front_ends.get(id as usize).copied().flatten()
+        entry.front_end(id)
     }
 
     /// The entry of a front end when the batch began.
     pub(super) fn front_end_before(&self, table: TableId, id: FrontEndId) -> Option<FrontEndState> {
         let entry = self.entries.get(&table).filter(|entry| entry.is_old)?;
-        let now = || entry.front_ends.get(id as usize).copied().flatten();
+        let now = || entry.front_end(id);
         entry.front_ends_before.get(&id).copied().unwrap_or_else(now)
     }
 
@@ -124,9 +148,9 @@ impl Tables {
             if state.is_none() {
                 return;
             }
-            entry.front_ends.resize(id as usize + 1, None);
+            entry.front_ends.resize(id as usize + 1, Entry::NONE);
         }
-        let old = std::mem::replace(&mut entry.front_ends[id as usize], state);
+        let old = std::mem::replace(&mut entry.front_ends[id as usize], Entry::new(state)).state();
         if old != state {
             entry.front_ends_before.entry(id).or_insert(old);
             self.judged.insert(table);
@@ -139,12 +163,12 @@ impl Tables {
     ) -> impl Iterator<Item = (TableId, FrontEndId, Option<FrontEndState>, Option<FrontEndState>)> {
         let judged = self.judged.iter().filter_map(|table| Some((*table, self.entries.get(table)?)));
         let changed = judged.filter(|(_, entry)| entry.users > 0).flat_map(|(table, entry)| {
-            let now = |id: FrontEndId| entry.front_ends.get(id as usize).copied().flatten();
+            let now = |id: FrontEndId| entry.front_end(id);
             entry.front_ends_before.iter().map(move |(id, before)| (table, *id, *before, now(*id)))
         });
         let went = self.released.iter().filter_map(|table| Some((*table, self.entries.get(table)?)));
         let gone = went.filter(|(_, entry)| entry.is_old && entry.users == 0).flat_map(|(table, entry)| {
-            (0..).zip(&entry.front_ends).map(move |(id, before)| (table, id, *before, None))
+            (0..).zip(&entry.front_ends).map(move |(id, before)| (table, id, before.state(), None))
         });
         changed.chain(gone).filter(|(_, _, before, now)| before != now)
     }

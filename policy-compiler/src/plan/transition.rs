@@ -8,7 +8,7 @@
 //! was and tables that are joined what comes. A table that some pods leave and others join can't be both; those who
 //! join go through a copy of it.
 
-use enforcer_abi::{Address, ClassId, FrontEndKey, FrontEndValue, Op, PeerFlags, PeerValue, RowKey, RowValue, TableId};
+use enforcer_abi::{ClassId, FrontEndKey, FrontEndValue, Op, PeerFlags, PeerValue, RowKey, RowValue, TableId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
@@ -185,7 +185,7 @@ impl<O: Side, N: Side> Order<'_, O, N> {
             if is_node(change.old) {
                 for &table in self.moves.left.intersection(&self.moves.egress) {
                     let own = self.old.front_ends(table, change.address);
-                    copy(table, self.old.front_ends(table, Address::NONE), &own);
+                    copy(table, self.old.front_ends(table, change.address.node_port()), &own);
                 }
             } else {
                 let others = self.new.tables().into_iter().filter(|table| !self.moves.left.contains(table));
@@ -195,7 +195,7 @@ impl<O: Side, N: Side> Order<'_, O, N> {
                     if !self.moves.joined.contains(&table) {
                         own.extend(self.old.front_ends(original, change.address));
                     }
-                    copy(table, self.new.front_ends(original, Address::NONE), &own);
+                    copy(table, self.new.front_ends(original, change.address.node_port()), &own);
                 }
             }
         }
@@ -204,7 +204,7 @@ impl<O: Side, N: Side> Order<'_, O, N> {
 
     /// Front ends of addresses; those of node ports follow the addresses' classes.
     fn write_front_ends(&mut self) {
-        for front_end in self.delta.front_ends_in.iter().filter(|front_end| front_end.key.address != Address::NONE) {
+        for front_end in self.delta.front_ends_in.iter().filter(|front_end| !is_node_port(&front_end.key)) {
             let phase = if self.waits(front_end.key.table) { &mut self.late } else { &mut self.early };
             phase.push(Op::PutFrontEnd(*front_end));
         }
@@ -248,7 +248,7 @@ impl<O: Side, N: Side> Order<'_, O, N> {
         self.late.extend(gone.map(|change| Op::DeletePeer(change.address)));
         self.write_node_ports();
         self.late.extend(last);
-        let vanish = delta.front_ends_out.iter().filter(|key| key.address != Address::NONE);
+        let vanish = delta.front_ends_out.iter().filter(|key| !is_node_port(key));
         for key in vanish.filter(|key| self.new.has_table(key.table)) {
             let phase = if self.moves.joined.contains(&key.table) { &mut self.early } else { &mut self.late };
             phase.push(Op::DeleteFrontEnd(*key));
@@ -275,11 +275,11 @@ impl<O: Side, N: Side> Order<'_, O, N> {
 
     /// Node ports of tables that stay: after the addresses that cease to be nodes', before those that become nodes'.
     fn write_node_ports(&mut self) {
-        for front_end in self.delta.front_ends_in.iter().filter(|front_end| front_end.key.address == Address::NONE) {
+        for front_end in self.delta.front_ends_in.iter().filter(|front_end| is_node_port(&front_end.key)) {
             let phase = if self.waits(front_end.key.table) { &mut self.late } else { &mut self.early };
             phase.push(Op::PutFrontEnd(*front_end));
         }
-        let vanish = self.delta.front_ends_out.iter().filter(|key| key.address == Address::NONE);
+        let vanish = self.delta.front_ends_out.iter().filter(|key| is_node_port(key));
         for key in vanish.filter(|key| self.new.has_table(key.table)) {
             let phase = if self.moves.joined.contains(&key.table) { &mut self.early } else { &mut self.late };
             phase.push(Op::DeleteFrontEnd(*key));
@@ -348,6 +348,10 @@ impl<O: Side, N: Side> Order<'_, O, N> {
         }
         (first, second)
     }
+}
+
+fn is_node_port(key: &FrontEndKey) -> bool {
+    key.address == key.address.node_port()
 }
 
 /// Whether a pod's change may refuse what was allowed.

@@ -72,7 +72,7 @@ fn front_end(world: &World, remote: IpAddr, protocol: Protocol, port: u16) -> Op
         let (cluster, external) = (service.cluster_ips.contains(&remote), service.external_ips.contains(&remote));
         is_cluster_ip |= cluster;
         for wanted in service.ports.iter().filter(|wanted| (wanted.protocol, wanted.port) == (protocol, port)) {
-            let family = Some(remote.is_ipv4());
+            let family = remote.is_ipv4();
             if cluster {
                 found.get_or_insert_default().extend(back_ends(world, service, wanted, family, service.internal_local));
             }
@@ -88,20 +88,14 @@ fn front_end(world: &World, remote: IpAddr, protocol: Protocol, port: u16) -> Op
         for service in world.services.values() {
             let has = |wanted: &&ServicePort| wanted.protocol == protocol && wanted.node_port == Some(port);
             for wanted in service.ports.iter().filter(has) {
-                found.get_or_insert_default().extend(back_ends(world, service, wanted, None, false));
+                found.get_or_insert_default().extend(back_ends(world, service, wanted, remote.is_ipv4(), false));
             }
         }
     }
     found
 }
 
-fn back_ends(
-    world: &World,
-    service: &Service,
-    port: &ServicePort,
-    is_v4: Option<bool>,
-    local: bool,
-) -> Vec<(IpAddr, u16)> {
+fn back_ends(world: &World, service: &Service, port: &ServicePort, is_v4: bool, local: bool) -> Vec<(IpAddr, u16)> {
     let (mut ready, mut fallback) = (Vec::new(), Vec::new());
     let of_service =
         |slice: &&EndpointSlice| slice.name.namespace == service.name.namespace && slice.service == service.name.name;
@@ -109,7 +103,7 @@ fn back_ends(
         for target in slice.ports.iter().filter(|target| (&target.name, target.protocol) == (&port.name, port.protocol))
         {
             for end in &slice.endpoints {
-                let fits = is_v4.is_none_or(|is_v4| end.addresses[0].is_ipv4() == is_v4);
+                let fits = end.addresses[0].is_ipv4() == is_v4;
                 if !fits || (local && end.node.as_deref() != Some(NODE)) {
                     continue;
                 }

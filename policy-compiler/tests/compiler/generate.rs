@@ -30,7 +30,7 @@ fn labels() -> impl Strategy<Value = Labels> {
 }
 
 fn address(text: &str) -> IpAddr {
-    text.parse().unwrap()
+    text.parse().expect("an address")
 }
 
 /// The addresses that objects have; the last ones are front ends' and nobody's.
@@ -129,7 +129,7 @@ fn block() -> impl Strategy<Value = Peer> {
         "fd00::/127",
         "fd00::2/128",
     ]
-    .map(|net| net.parse().unwrap())
+    .map(|net| net.parse().expect("a prefix"))
     .to_vec();
     (select(nets.clone()), prop::collection::btree_set(select(nets), 0..3)).prop_map(|(cidr, except)| {
         let same_family = |net: &IpNet| net.addr().is_ipv4() == cidr.addr().is_ipv4();
@@ -253,5 +253,36 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         3 => slice().prop_map(Event::PutEndpointSlice),
         1 => (text(&["red", "blue"]), text(&["s1", "s2"]))
             .prop_map(|(namespace, name)| Event::DeleteEndpointSlice(ObjectName::new(namespace, name))),
+    ]
+}
+
+/// Events in which front ends come and go while pods change egress tables: one namespace, few pods, many Services.
+pub(crate) fn service_event() -> impl Strategy<Value = Event> {
+    let red = |name: ObjectName| ObjectName { namespace: Arc::from("red"), ..name };
+    let policy = (name(), selector(), vec(rule(), 0..3)).prop_map(move |(name, pods, egress)| Policy {
+        name: red(name),
+        tier: Tier::NetworkPolicy,
+        priority: 0,
+        subject: PodMatch { namespaces: NamespaceMatch::Name(Arc::from("red")), pods },
+        ingress: None,
+        egress: Some(egress),
+    });
+    let pod = pod().prop_map(move |pod| Pod {
+        uid: Arc::from(&*format!("{}", pod.name.name)),
+        name: red(pod.name),
+        node: Some(Arc::from(NODE)),
+        host_network: false,
+        ended: false,
+        ..pod
+    });
+    prop_oneof![
+        4 => pod.prop_map(Event::PutPod),
+        5 => policy.prop_map(Event::PutPolicy),
+        3 => name().prop_map(move |name| Event::DeletePolicy(red(name))),
+        3 => node().prop_map(Event::PutNode),
+        1 => text(&[NODE, "there"]).prop_map(Event::DeleteNode),
+        4 => service().prop_map(move |service| Event::PutService(Service { name: red(service.name), ..service })),
+        3 => name().prop_map(move |name| Event::DeleteService(red(name))),
+        3 => slice().prop_map(move |slice| Event::PutEndpointSlice(EndpointSlice { name: red(slice.name), ..slice })),
     ]
 }

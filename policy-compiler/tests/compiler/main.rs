@@ -36,6 +36,21 @@ fn run(batches: Vec<Vec<Event>>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Plans from the contents of one cluster to those of another, and back from wherever an agent was cut short.
+fn plan_between(old: Vec<Event>, new: Vec<Event>, cut: prop::sample::Index) -> Result<(), TestCaseError> {
+    let contents = |events: Vec<Event>| {
+        let mut compiler = compiler();
+        compiler.apply_all(events);
+        compiler.contents()
+    };
+    let (old, new) = (contents(old), contents(new));
+    let steps = policy_compiler::plan(&old, &new);
+    kernel::Kernel::new(old.clone()).carry_out(&steps, &new)?;
+    prop_assert_eq!(policy_compiler::plan(&new, &new), Vec::new());
+    let half = kernel::cut_short(&old, &steps, cut);
+    kernel::Kernel::new(half.clone()).carry_out(&policy_compiler::plan(&half, &old), &old)
+}
+
 fn config() -> ProptestConfig {
     ProptestConfig { max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() }
 }
@@ -54,23 +69,29 @@ proptest! {
     }
 
     #[test]
+    fn services_in_batches(
+        first in prop::collection::vec(generate::service_event(), 12),
+        batches in prop::collection::vec(prop::collection::vec(generate::service_event(), 3..8), 1..4),
+    ) {
+        run(std::iter::once(first).chain(batches).collect())?;
+    }
+
+    #[test]
     fn a_plan_between_strangers(
         old in prop::collection::vec(generate::event(), 1..24),
         new in prop::collection::vec(generate::event(), 1..24),
         cut in any::<prop::sample::Index>(),
     ) {
-        let contents = |events: Vec<Event>| {
-            let mut compiler = compiler();
-            compiler.apply_all(events);
-            compiler.contents()
-        };
-        let (old, new) = (contents(old), contents(new));
-        let steps = policy_compiler::plan(&old, &new);
-        kernel::Kernel::new(old.clone()).carry_out(&steps, &new)?;
-        prop_assert_eq!(policy_compiler::plan(&new, &new), Vec::new());
-        // an agent that is cut short leaves contents from which the next one finds its way back, too
-        let half = kernel::cut_short(&old, &steps, cut);
-        kernel::Kernel::new(half.clone()).carry_out(&policy_compiler::plan(&half, &old), &old)?;
+        plan_between(old, new, cut)?;
+    }
+
+    #[test]
+    fn a_plan_with_services(
+        old in prop::collection::vec(generate::service_event(), 12..24),
+        new in prop::collection::vec(generate::service_event(), 12..24),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        plan_between(old, new, cut)?;
     }
 }
 
