@@ -2,7 +2,7 @@
 
 use enforcer_abi::Address;
 
-use crate::verifier::opaque;
+use crate::verifier::{opaque, opaque_u32};
 
 /// The third word of an IPv4-mapped address, in memory order.
 const MAPPED: u32 = 0x0000_ffff_u32.to_be();
@@ -37,6 +37,13 @@ pub(crate) fn is_v4(address: &Address) -> bool {
 #[inline(always)]
 pub(crate) fn is_mapped(words: [u32; 4]) -> bool {
     opaque(u64::from(words[0] | words[1] | (words[2] ^ MAPPED))) == 0
+}
+
+/// [`Address::node_port`], by words.
+#[inline(always)]
+pub(crate) fn node_port(address: &Address) -> Address {
+    let zero = opaque_u32(0);
+    from_words([zero, zero, if is_v4(address) { MAPPED } else { zero }, zero])
 }
 
 /// Whether two addresses are one. `==` on bytes would call `memcmp`, which BPF has not.

@@ -7,11 +7,11 @@ use enforcer_abi::{
 };
 
 use crate::{
-    address::{from_words, is_still, same},
+    address::{is_still, node_port, same},
     ends::Ends,
     maps::{BLOCKS, FRONT_ENDS, PEERS, PORT_RANGES, PORTS, ROWS, field},
     report::Trace,
-    verifier::{Small, forget, forget_small, opaque},
+    verifier::{Small, forget, forget_small, low, opaque},
 };
 
 /// What is asked of the tables.
@@ -109,7 +109,7 @@ fn ask(pod: *const PodEntry, ends: &Ends, direction: Direction, question: Questi
                 return Reason::NoRule;
             }
         }
-        let port_class = forget(u64::from(answer.class), class) as u32;
+        let port_class = low(forget(u64::from(answer.class), class));
         trace.port_class = port_class;
         row_bit(table, class, port_class).unwrap_or(forget_small(answer.everybody, class))
     };
@@ -176,8 +176,7 @@ fn front_end(mut key: FrontEndKey, peer_flags: u32, established: bool) -> Option
         }
     }
     if peer_flags & PeerFlags::NODE != 0 {
-        let zero = opaque(0) as u32;
-        key.address = from_words([zero, zero, zero, zero]);
+        key.address = node_port(&key.address);
         return front_end_state(&key, established);
     }
     None

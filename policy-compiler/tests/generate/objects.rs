@@ -228,8 +228,8 @@ impl Service {
             service["status"] = json!({"loadBalancer": {"ingress": [ingress]}});
         }
         let mut objects = vec![service, self.slice(&name, "IPv4", 0)];
-        // The tables have one entry for a node port of both families, the reference one each: see `is_v6_node_port`.
-        if !has_node_ports {
+        // A node port of a Service without IPv6 back ends is closed at the nodes' IPv6 addresses.
+        if !(has_node_ports && index % 2 == 1) {
             objects.push(self.slice(&name, "IPv6", 1));
         }
         objects

@@ -7,7 +7,7 @@ use policy_compiler::{
     Cluster, Compiler, Contents, Options, PodTables,
     explain::{self, Family, Query, Verdict as Explained, explain},
     files::{assemble, parse},
-    model::{ObjectName, Protocol, Service},
+    model::{ObjectName, Protocol},
     reference::{Connection, End, Objects, Verdict},
     walk::{Packet, walk},
 };
@@ -55,24 +55,12 @@ impl Judges {
             for remote in self.remotes.iter().filter(has) {
                 for (protocol, port) in PORTS {
                     for direction in Direction::ALL {
-                        if direction == Direction::Egress && self.is_v6_node_port(*remote, port) {
-                            continue;
-                        }
                         questions.push(Question { pod: pod.name.clone(), direction, remote: *remote, protocol, port });
                     }
                 }
             }
         }
         questions
-    }
-
-    /// `FRONT_ENDS` has one key for a node port, whichever family the node's address is of, so the tables judge by the
-    /// back ends of both families together. kube-proxy, and the reference, keep them apart.
-    fn is_v6_node_port(&self, remote: IpAddr, port: u16) -> bool {
-        let is_node_port = |service: &Service| service.ports.iter().any(|own| own.node_port == Some(port));
-        remote.is_ipv6()
-            && self.cluster.nodes_at(remote).next().is_some()
-            && self.cluster.services.values().any(is_node_port)
     }
 
     pub(crate) fn reference(&self, question: &Question) -> bool {
