@@ -11,7 +11,7 @@ use crate::{
     maps::{FLOWS, OPENINGS, PREVIOUS_FLOWS},
     packet::{Packet, Role, TCP_FIN, TCP_RST},
     settings::setting,
-    verifier::{Small, forget_small},
+    verifier::{Small, forget_small, low},
 };
 
 /// Where a flow was found.
@@ -93,8 +93,8 @@ pub(crate) fn plays_role(packet: &Packet, flow: &FlowValue) -> bool {
 /// later than ours.
 #[inline(always)]
 pub(crate) fn idle(flow: &FlowValue, now: u64) -> u32 {
-    let slack = setting!(hz) as u32;
-    (now as u32).wrapping_add(slack).wrapping_sub(flow.last_seen)
+    let slack = low(setting!(hz));
+    low(now).wrapping_add(slack).wrapping_sub(flow.last_seen)
 }
 
 /// What [`idle`] may be at most.
@@ -112,7 +112,7 @@ pub(crate) fn time_out(state: u8, protocol: u8) -> u32 {
             _ => setting!(timeouts.one_way),
         },
     };
-    (jiffies + setting!(hz)) as u32
+    low(jiffies + setting!(hz))
 }
 
 /// Writes what this packet changes: the time, once a second, and the state, on FIN and RST.
@@ -120,13 +120,13 @@ pub(crate) fn time_out(state: u8, protocol: u8) -> u32 {
 pub(crate) fn touch(flow: &mut FlowValue, packet: &Packet, idle: u32) {
     if packet.tcp_flags & (TCP_FIN | TCP_RST) != 0 {
         close(flow, packet);
-        flow.last_seen = packet.now as u32;
-    } else if idle >= 2 * setting!(hz) as u32 {
+        flow.last_seen = low(packet.now);
+    } else if idle >= 2 * low(setting!(hz)) {
         // A connection that goes on for a second after a reset was not reset: the segment was forged, or out of window.
         if flow.state == CLOSED && flow.fins == 0 {
             flow.state = ESTABLISHED;
         }
-        flow.last_seen = packet.now as u32;
+        flow.last_seen = low(packet.now);
     }
 }
 
@@ -143,7 +143,7 @@ fn close(flow: &mut FlowValue, packet: &Packet) {
 /// What [`touch`] does, to a copy.
 #[inline(always)]
 pub(crate) fn advance(value: &mut FlowValue, packet: &Packet) {
-    value.last_seen = packet.now as u32;
+    value.last_seen = low(packet.now);
     if packet.tcp_flags & (TCP_FIN | TCP_RST) != 0 {
         close(value, packet);
         value.state = forget_small(value.state, packet.now);
@@ -153,12 +153,11 @@ pub(crate) fn advance(value: &mut FlowValue, packet: &Packet) {
 /// Looks a live flow up, everywhere. The pointer is null if there is none.
 #[inline(always)]
 pub(crate) fn find(ends: &Ends, now: u64, flows_has_none: bool) -> (Place, *mut FlowValue) {
-    if !flows_has_none {
-        if let Some(flow) = FLOWS.get_ptr_mut(&ends.key)
-            && is_live(flow, ends, now)
-        {
-            return (Place::Flows, flow);
-        }
+    if !flows_has_none
+        && let Some(flow) = FLOWS.get_ptr_mut(&ends.key)
+        && is_live(flow, ends, now)
+    {
+        return (Place::Flows, flow);
     }
     if let Some(flow) = OPENINGS.get_ptr_mut(&ends.key)
         && is_live(flow, ends, now)
@@ -219,7 +218,7 @@ pub(crate) fn remember(packet: &Packet, opener: Direction, reason: Reason) -> bo
     let mut value = FlowValue {
         pod: packet.ends.pod,
         epoch: packet.epoch,
-        last_seen: packet.now as u32,
+        last_seen: low(packet.now),
         reason: reason as u8,
         opener: opener as u8,
         state,

@@ -8,7 +8,7 @@ use crate::{
     maps::{FRAGMENTS, field},
     packet::Packet,
     settings::setting,
-    verifier::{Small, forget_small},
+    verifier::{Small, forget_small, low},
 };
 
 #[inline(always)]
@@ -43,7 +43,7 @@ fn key(packet: &Packet) -> FragmentKey {
 /// Writes down what became of a first fragment.
 #[inline(never)]
 pub(crate) fn remember(packet: &Packet, reason: u32) -> bool {
-    let value = FragmentValue { epoch: packet.epoch, seen: packet.now as u32, reason };
+    let value = FragmentValue { epoch: packet.epoch, seen: low(packet.now), reason };
     FRAGMENTS.insert(&key(packet), &value, 0).is_ok()
 }
 
@@ -71,10 +71,10 @@ pub(crate) fn first(packet: &Packet) -> First {
 #[inline(always)]
 fn find(packet: &Packet) -> First {
     let Some(value) = FRAGMENTS.get_ptr(&key(packet)) else { return First::Unseen };
-    let age = (packet.now as u32).wrapping_sub(field!(value, seen));
+    let age = low(packet.now).wrapping_sub(field!(value, seen));
     // As in `flow::idle`, another CPU's clock may have been a little later.
-    let slack = setting!(hz) as u32;
-    let is_live = age.wrapping_add(slack) <= (setting!(timeouts.fragment) + setting!(hz)) as u32;
+    let slack = low(setting!(hz));
+    let is_live = age.wrapping_add(slack) <= low(setting!(timeouts.fragment) + setting!(hz));
     let is_current = field!(value, epoch) == packet.epoch || setting!(keep_established) != 0;
     match is_live && is_current {
         false => First::Unseen,

@@ -10,6 +10,12 @@ use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, prog
 /// `repr(C)`, integers and arrays of integers only, no padding, alignment at most 4.
 pub(crate) unsafe trait Wire: Copy {}
 
+/// The length of a header.
+#[expect(clippy::cast_possible_truncation, reason = "headers are short")]
+pub(crate) const fn size<T: Wire>() -> u32 {
+    size_of::<T>() as u32
+}
+
 /// Room for the copy of any header.
 pub(crate) struct Room(MaybeUninit<[u32; 10]>);
 
@@ -76,8 +82,7 @@ impl Frame {
         const { assert!(size_of::<T>() <= size_of::<Room>() && align_of::<T>() <= align_of::<Room>()) };
         let room = room.0.as_mut_ptr();
         // SAFETY: the helper writes `size_of::<T>()` bytes, which fit, or fails.
-        let result =
-            unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, room.cast(), const { size_of::<T>() as u32 }) };
+        let result = unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, room.cast(), const { size::<T>() }) };
         // SAFETY: all of it was written, and any bytes are a `T`.
         if result == 0 { Some(unsafe { &*room.cast::<T>() }) } else { None }
     }

@@ -8,7 +8,7 @@ use crate::{
     maps::{COUNTERS, EVENT_BUDGET, EVENTS},
     packet::{Packet, Shape},
     settings::setting,
-    verifier::opaque,
+    verifier::{low, opaque, opaque_u32},
 };
 
 /// What the judgement used, for the report.
@@ -30,21 +30,24 @@ impl Trace {
     pub(crate) fn new() -> Self {
         // Hidden, or the compiler calls `memset`.
         let zero = opaque(0);
-        Self { table: zero, class: zero, port_class: zero as u32, kind: Self::SILENT }
+        Self { table: zero, class: zero, port_class: low(zero), kind: Self::SILENT }
     }
 }
+
+#[expect(clippy::cast_possible_truncation, reason = "there are few")]
+const REASONS: u32 = Reason::COUNT as u32;
 
 /// Counts a packet in its pod's row.
 #[inline(always)]
 pub(crate) fn count(slot: u32, packet: &Packet, reason: Reason) {
     let Some(counters) = COUNTERS.get_ptr_mut(slot) else { return };
-    let index = packet.direction as usize * Reason::COUNT + reason as usize;
+    let index = packet.direction as u32 * REASONS + reason as u32;
     // The compiler knows the range of both and drops the check that the verifier needs, which then says "invalid access
     // to map value, value_size=288 off=2032 size=8, R0 max value is outside of the allowed memory range" (6.18).
-    let index = opaque(index as u64) as usize;
-    if index < 2 * Reason::COUNT {
+    let index = opaque_u32(index);
+    if index < 2 * REASONS {
         // SAFETY: within the row, which is this CPU's own.
-        unsafe { *counters.cast::<u64>().add(index) += 1 };
+        unsafe { *counters.cast::<u64>().add(index as usize) += 1 };
     }
 }
 
@@ -90,7 +93,7 @@ fn write(event: *mut Event, frame: Frame, packet: &Packet, trace: &Trace, reason
         (*event).protocol = key.protocol;
         (*event).direction = packet.direction as u8;
         (*event).reason = reason;
-        (*event).kind = trace.kind as u8;
+        (*event).kind = (trace.kind & 0xff) as u8;
         let last = u32::from_ne_bytes([packet.tcp_flags, 0, 0, 0]);
         (&raw mut (*event).tcp_flags).cast::<u32>().write(last);
     }

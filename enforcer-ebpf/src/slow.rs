@@ -106,10 +106,12 @@ fn hold(packet: &Packet, flags: u32, is_exempt: bool, trace: &mut Trace) -> Reas
         }
         return Reason::NodeOwn;
     }
-    if is_ip && packet.is_egress() && is_trackable(packet) {
-        if matches!(resolve::resolve(packet, &packet.ends, false, true), Answer::Passes) {
-            return Reason::Established;
-        }
+    if is_ip
+        && packet.is_egress()
+        && is_trackable(packet)
+        && matches!(resolve::resolve(packet, &packet.ends, false, true), Answer::Passes)
+    {
+        return Reason::Established;
     }
     held::judge(packet, flags)
 }

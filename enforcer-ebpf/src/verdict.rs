@@ -18,7 +18,7 @@ impl From<Verdict> for i32 {
     fn from(verdict: Verdict) -> Self {
         match verdict {
             Verdict::Pass => TC_ACT_UNSPEC,
-            Verdict::Drop => TC_ACT_SHOT as i32,
+            Verdict::Drop => TC_ACT_SHOT,
         }
     }
 }

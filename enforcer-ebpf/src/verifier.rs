@@ -16,6 +16,19 @@ pub(crate) fn opaque(mut value: u64) -> u64 {
     value
 }
 
+/// [`opaque`] for 32 bits.
+#[inline(always)]
+pub(crate) fn opaque_u32(value: u32) -> u32 {
+    low(opaque(u64::from(value)))
+}
+
+/// The lower half.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "that is what it is for")]
+pub(crate) fn low(value: u64) -> u32 {
+    value as u32
+}
+
 /// The same value, of which the verifier knows nothing any more, given one that it doesn't know. Not `pure`: the compiler
 /// would do it only where the value is needed.
 #[inline(always)]

@@ -8,9 +8,9 @@ use super::{
 };
 use crate::{
     address::{from_words, is_mapped, mapped},
-    frame::{Frame, Room, Wire},
+    frame::{Frame, Room, Wire, size},
     packet::{Fragment, Packet},
-    verifier::opaque,
+    verifier::opaque_u32,
 };
 
 /// No transport header starts later: that is what a bounded number of extension headers can add up to.
@@ -40,7 +40,7 @@ impl Ipv4 {
     #[inline(always)]
     pub(crate) fn header_len(&self) -> Option<u32> {
         let length = u32::from(self.version_and_length & 0x0f) * 4;
-        if self.version_and_length >> 4 == 4 && length >= size_of::<Self>() as u32 { Some(length) } else { None }
+        if self.version_and_length >> 4 == 4 && length >= size::<Self>() { Some(length) } else { None }
     }
 
     /// The offset in units of 8 bytes.
@@ -83,7 +83,7 @@ pub(crate) struct Ipv6 {
 unsafe impl Wire for Ipv6 {}
 
 impl Ipv6 {
-    pub(crate) const LEN: u32 = size_of::<Self>() as u32;
+    pub(crate) const LEN: u32 = size::<Self>();
 
     /// Whether the version is right and neither address is an IPv4-mapped one, which would be taken for IPv4.
     #[inline(always)]
@@ -113,7 +113,7 @@ fn later(protocol: u8, fragment_offset: u16) -> Option<()> {
 #[inline(always)]
 fn copied(address: &[u32; 4]) -> Address {
     let [a, b, c, d] = *address;
-    from_words([opaque(u64::from(a)) as u32, b, c, d])
+    from_words([opaque_u32(a), b, c, d])
 }
 
 /// Reads the IPv4 header at `offset` and what follows.
