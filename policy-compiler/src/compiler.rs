@@ -141,3 +141,6 @@ impl Compiler {
         Changes { steps, reports: batch.reports }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,10 +49,13 @@ impl Compiler {
                 }
             }
         }
+        let may_be_mixed = !changed.is_empty() || !states.is_empty() || self.tables.went().next().is_some();
         for (table, id, state) in states {
             self.tables.set_front_end(table, id, state);
         }
-        self.report_mixed(batch);
+        if may_be_mixed {
+            self.report_mixed(batch);
+        }
         batch.front_ends = changed;
     }
 
