@@ -23,8 +23,8 @@ pub use op::Op;
 pub use pod::{Counters, PodEntry, PodFlags};
 pub use settings::{Settings, SourceCheck, Timeouts};
 pub use table::{
-    BlockKey, CHUNK_BITS, ClassId, EVERYBODY, FrontEndKey, FrontEndState, FrontEndValue, Openness, PeerFlags, PeerValue,
-    PortKey, PortRangeKey, PortValue, RowKey, RowValue, TableId,
+    BlockKey, CHUNK_BITS, ClassId, EVERYBODY, FrontEndKey, FrontEndState, FrontEndValue, Openness, PeerFlags,
+    PeerValue, PortKey, PortRangeKey, PortValue, RowKey, RowValue, TableId,
 };
 
 /// The version of every layout in this crate. Maps of another version live in another pin folder and are never read.

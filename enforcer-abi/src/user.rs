@@ -16,6 +16,23 @@ macro_rules! plain {
 }
 
 plain!(
-    Address, BlockKey, Counters, Event, EventBudget, FlowKey, FlowValue, FragmentKey, FragmentValue, FrontEndKey,
-    FrontEndValue, PeerValue, PodEntry, PortKey, PortRangeKey, PortValue, RowKey, RowValue, Settings,
+    Address,
+    BlockKey,
+    Counters,
+    Event,
+    EventBudget,
+    FlowKey,
+    FlowValue,
+    FragmentKey,
+    FragmentValue,
+    FrontEndKey,
+    FrontEndValue,
+    PeerValue,
+    PodEntry,
+    PortKey,
+    PortRangeKey,
+    PortValue,
+    RowKey,
+    RowValue,
+    Settings,
 );
