@@ -1,4 +1,4 @@
-//! Writes compiled tables into the maps of a [`Program`]. Entry point: [`write`].
+//! Writes compiled tables into the maps of a [`Program`]. Entry point: [`write()`].
 
 use anyhow::Result;
 use aya::maps::{LpmTrie, lpm_trie::Key};
