@@ -8,7 +8,9 @@
 
 pub mod case;
 pub mod connection;
+pub mod context;
 pub mod devices;
+mod event;
 pub mod frame;
 mod judge;
 pub mod objects;

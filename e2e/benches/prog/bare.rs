@@ -12,7 +12,7 @@ use e2e::packets::program::Context;
 use enforcer_abi::{Address, ClassId, FlowKey, FlowValue, PeerValue};
 
 /// The program to be measured, by its name in `enforcer-ebpf/src/bench.rs`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Primitive {
     Empty,
     Parse,
@@ -24,8 +24,6 @@ pub(crate) enum Primitive {
 }
 
 impl Primitive {
-    const ALL: [Self; 7] = [Self::Empty, Self::Parse, Self::Hash, Self::Lpm, Self::Lru, Self::LruInsert, Self::Ring];
-
     const fn program(self) -> &'static str {
         match self {
             Self::Empty => "bench_empty",
@@ -53,18 +51,30 @@ pub(crate) struct Plan {
 /// 2^32 divided by the golden ratio; it is a prime.
 const STRIDE: u64 = 2_654_435_761;
 
-/// How often a packet is repeated: all runs' repetitions are different keys.
+/// How often a packet is repeated in each round: all repetitions are different keys.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
-    pub(crate) runs: u32,
-    pub(crate) repeat: u32,
+    runs: u32,
+    repeat: u32,
 }
 
 impl Effort {
     /// For programs that report nothing.
-    pub(crate) const USUAL: Self = Self { runs: 11, repeat: 200_000 };
+    pub(crate) const USUAL: Self = Self { runs: 1, repeat: 200_000 };
     /// For programs that fill a ring buffer of 1 MiB, which is emptied after each run.
-    pub(crate) const RING: Self = Self { runs: 60, repeat: 8_000 };
+    pub(crate) const RING: Self = Self { runs: 10, repeat: 8_000 };
+}
+
+/// So often each contender has its turn.
+const ROUNDS: u32 = 12;
+
+/// A program to be measured, and what it is given.
+pub(crate) struct Contender<'a> {
+    pub(crate) program: ProgramFd,
+    pub(crate) frame: &'a [u8],
+    pub(crate) context: Context,
+    pub(crate) plan: Plan,
+    pub(crate) effort: Effort,
 }
 
 /// The loaded bench object.
@@ -105,52 +115,49 @@ impl Bare {
         Ok(trie.insert(&Key::new(prefix, address), class, 0)?)
     }
 
-    /// The driver's keys from now on.
-    pub(crate) fn plan(&mut self, plan: Plan) -> Result<()> {
+    /// One of the bare programs.
+    pub(crate) fn program(&self, primitive: Primitive) -> Result<ProgramFd> {
+        let name = primitive.program();
+        let program: &SchedClassifier = self.ebpf.program(name).with_context(|| format!("no {name}"))?.try_into()?;
+        Ok(program.fd()?.try_clone()?)
+    }
+
+    /// The shortest of each contender's mean times, in nanoseconds, driver included. They take turns, so that what else
+    /// the machine does meanwhile hits them alike. `after` is called after each run.
+    pub(crate) fn race(
+        &mut self,
+        contenders: &[Contender<'_>],
+        mut after: impl FnMut() -> Result<()>,
+    ) -> Result<Vec<f64>> {
+        let mut shortest = vec![u32::MAX; contenders.len()];
+        // the first round warms caches and fills maps
+        for round in 0..=ROUNDS {
+            for (contender, shortest) in contenders.iter().zip(&mut shortest) {
+                self.call(contender)?;
+                for _ in 0..contender.effort.runs {
+                    let context = Context { cb: self.sequence, ..contender.context };
+                    let duration = self.drive(contender.frame, context, contender.effort.repeat)?;
+                    self.sequence = self.sequence.wrapping_add(contender.effort.repeat);
+                    while self.ring.next().is_some() {}
+                    after()?;
+                    if round > 0 {
+                        *shortest = (*shortest).min(u32::try_from(duration.as_nanos())?);
+                    }
+                }
+            }
+        }
+        Ok(shortest.into_iter().map(f64::from).collect())
+    }
+
+    /// Lets the driver call a contender, with its keys.
+    fn call(&mut self, contender: &Contender<'_>) -> Result<()> {
+        let mut target = ProgramArray::try_from(self.ebpf.map_mut("TARGET").context("no TARGET")?)?;
+        target.set(0, &contender.program, 0).context("the driver can't call the program")?;
+        let plan = contender.plan;
         let stride = if plan.unique { STRIDE } else { 0 };
         let words = [plan.keys, plan.addresses, plan.first.into(), plan.step, stride];
         let mut map: Array<_, [u64; 5]> = Array::try_from(self.ebpf.map_mut("PLAN").context("no PLAN")?)?;
         Ok(map.set(0, words, 0)?)
-    }
-
-    /// The median of the runs' means, of one of the bare programs.
-    pub(crate) fn time_bare(&mut self, primitive: Primitive, frame: &[u8], context: Context) -> Result<f64> {
-        let program: &SchedClassifier = self
-            .ebpf
-            .program(primitive.program())
-            .with_context(|| format!("no {}", primitive.program()))?
-            .try_into()?;
-        let fd = program.fd()?.try_clone()?;
-        let effort = if primitive == Primitive::Ring { Effort::RING } else { Effort::USUAL };
-        self.time(&fd, frame, context, effort, |bare| {
-            while bare.ring.next().is_some() {}
-            Ok(())
-        })
-    }
-
-    /// The median of the runs' means, in nanoseconds, driver included. `after` is called after each run.
-    pub(crate) fn time(
-        &mut self,
-        program: &ProgramFd,
-        frame: &[u8],
-        context: Context,
-        effort: Effort,
-        mut after: impl FnMut(&mut Self) -> Result<()>,
-    ) -> Result<f64> {
-        let mut target = ProgramArray::try_from(self.ebpf.map_mut("TARGET").context("no TARGET")?)?;
-        target.set(0, program, 0).context("the driver can't call the program")?;
-        let mut times = Vec::new();
-        // the first run warms caches and fills maps
-        for run in 0..=effort.runs {
-            let duration = self.drive(frame, Context { cb: self.sequence, ..context }, effort.repeat)?;
-            self.sequence = self.sequence.wrapping_add(effort.repeat);
-            after(self)?;
-            if run > 0 {
-                times.push(u32::try_from(duration.as_nanos())?);
-            }
-        }
-        times.sort_unstable();
-        Ok(f64::from(times[times.len() / 2]))
     }
 
     fn drive(&self, frame: &[u8], context: Context, repeat: u32) -> Result<Duration> {
@@ -165,17 +172,5 @@ impl Bare {
         // 0 is what the bench programs answer where they did not do what is to be measured
         ensure!(result.return_value != 0, "the last repetition did not find what it looked for");
         Ok(result.duration)
-    }
-
-    /// Every primitive by its time net of the empty program, all with the same keys.
-    pub(crate) fn primitives(
-        &mut self,
-        frame: &[u8],
-        context: Context,
-        of: &[Primitive],
-    ) -> Result<Vec<(Primitive, f64)>> {
-        let empty = self.time_bare(Primitive::Empty, frame, context)?;
-        let wanted = Primitive::ALL.into_iter().filter(|primitive| of.contains(primitive));
-        wanted.map(|primitive| Ok((primitive, self.time_bare(primitive, frame, context)? - empty))).collect()
     }
 }

@@ -1,11 +1,12 @@
 //! What is measured and what it is held against: DESIGN section 9. Entry point: [`measure`].
 
 use anyhow::{Context as _, Result};
+use aya::programs::ProgramFd;
 use e2e::packets::program::{Context, Program, Sizes};
 use enforcer_abi::{Direction, Settings, map};
 
 use crate::{
-    bare::{Bare, Effort, Primitive},
+    bare::{Bare, Contender, Effort, Plan, Primitive},
     cluster::{CLOSED, Fill, Kind, OPEN, fill, packet},
     report::Row,
 };
@@ -66,80 +67,82 @@ fn one(scene: &Scene, hz: u64, rows: &mut Vec<Row>) -> Result<()> {
 
 fn established(scene: &Scene, bare: &mut Bare, program: &mut Program, rows: &mut Vec<Row>) -> Result<()> {
     let (frame, context) = packet(scene.fill.v4, Kind::Tcp)?;
-    bare.plan(scene.fill.established())?;
-    let of = [Primitive::Empty, Primitive::Parse, Primitive::Lru];
-    let (empty, times) = bare_times(bare, &frame, context, &of)?;
-    let lru = times(Primitive::Lru)?;
-    let value = program_time(bare, program, &frame, context, Effort::USUAL)? - empty;
-    rows.push(Row::bare(format!("parse/{}", scene.name), times(Primitive::Parse)?));
-    rows.push(Row::bare(format!("lru look-up + parse/{}", scene.name), lru));
-    rows.push(Row::goal(format!("established/{}", scene.name), value, lru, "lru look-up + parse", 1.5));
+    let given = Given { frame: &frame, context, plan: scene.fill.established() };
+    let contenders = [
+        given.bare(bare, Primitive::Empty)?,
+        given.bare(bare, Primitive::Parse)?,
+        given.bare(bare, Primitive::Lru)?,
+        given.program(program, Effort::USUAL)?,
+    ];
+    let times = bare.race(&contenders, || program.events().map(drop))?;
+    let [empty, parse, lru, ours] = times[..] else { anyhow::bail!("four contenders have four times") };
+    rows.push(Row::bare(format!("parse/{}", scene.name), parse - empty));
+    rows.push(Row::bare(format!("lru look-up + parse/{}", scene.name), lru - empty));
+    let name = format!("established/{}", scene.name);
+    rows.push(Row::goal(name, ours - empty, lru - empty, "lru look-up + parse", 1.5));
     Ok(())
 }
 
 fn first_packets(scene: &Scene, bare: &mut Bare, program: &mut Program, rows: &mut Vec<Row>) -> Result<()> {
-    let (frame, context) = packet(scene.fill.v4, Kind::Udp(OPEN))?;
-    bare.plan(scene.fill.new_flows())?;
-    let lookup = if scene.fill.from_blocks { Primitive::Lpm } else { Primitive::Hash };
-    let (empty, times) = bare_times(
-        bare,
-        &frame,
-        context,
-        &[Primitive::Empty, Primitive::Parse, lookup, Primitive::LruInsert, Primitive::Ring],
-    )?;
-    let parse = times(Primitive::Parse)?;
+    let (open, context) = packet(scene.fill.v4, Kind::Udp(OPEN))?;
+    let (closed, _) = packet(scene.fill.v4, Kind::Udp(CLOSED))?;
+    let given = Given { frame: &open, context, plan: scene.fill.new_flows() };
     // Hash look-ups are measured by keys that are there: in a scene of blocks those of the peers.
-    let hash = if scene.fill.from_blocks { hash_of_peers(scene, bare)? } else { times(Primitive::Hash)? - parse };
-    let trie = if scene.fill.from_blocks { times(Primitive::Lpm)? - parse } else { 0.0 };
-    let insertion = times(Primitive::LruInsert)? - parse;
-    let ring = times(Primitive::Ring)? - parse;
-    for (name, value) in [("hash look-up", hash), ("lru insertion", insertion), ("ring event", ring)] {
-        rows.push(Row::bare(format!("{name}/{}", scene.name), value));
-    }
-    if scene.fill.from_blocks {
-        rows.push(Row::bare(format!("lpm look-up/{}", scene.name), trie));
-    }
-    bare.plan(scene.fill.new_flows())?;
-    let against = |last: &str| {
-        let trie = if scene.fill.from_blocks { " + lpm look-up" } else { "" };
-        format!("6 hash look-ups + {last}{trie} + parse")
+    let peers = Given { plan: Fill { from_blocks: false, ..scene.fill }.new_flows(), ..given };
+    let trie = if scene.fill.from_blocks { Primitive::Lpm } else { Primitive::Parse };
+    let contenders = [
+        given.bare(bare, Primitive::Empty)?,
+        given.bare(bare, Primitive::Parse)?,
+        peers.bare(bare, Primitive::Parse)?,
+        peers.bare(bare, Primitive::Hash)?,
+        given.bare(bare, trie)?,
+        given.bare(bare, Primitive::LruInsert)?,
+        given.bare(bare, Primitive::Ring)?,
+        given.program(program, Effort::USUAL)?,
+        Given { frame: &closed, ..given }.program(program, Effort::RING)?,
+    ];
+    let times = bare.race(&contenders, || program.events().map(drop))?;
+    let [empty, parse, peers, hash, trie, insertion, ring, new, denied] = times[..] else {
+        anyhow::bail!("nine contenders have nine times")
     };
-    let new = program_time(bare, program, &frame, context, Effort::USUAL)? - empty;
-    let bound = HASH_LOOKUPS * hash + insertion + trie + parse;
-    rows.push(Row::goal(format!("new/{}", scene.name), new, bound, &against("lru insertion"), 1.0));
-    let (frame, context) = packet(scene.fill.v4, Kind::Udp(CLOSED))?;
-    let denied = program_time(bare, program, &frame, context, Effort::RING)? - empty;
-    let bound = HASH_LOOKUPS * hash + ring + trie + parse;
-    rows.push(Row::goal(format!("denied/{}", scene.name), denied, bound, &against("ring event"), 1.0));
+    let (hash, trie, insertion, ring) = (hash - peers, trie - parse, insertion - parse, ring - parse);
+    let primitives =
+        [("hash look-up", hash), ("lpm look-up", trie), ("lru insertion", insertion), ("ring event", ring)];
+    for (name, value) in primitives {
+        if name != "lpm look-up" || scene.fill.from_blocks {
+            rows.push(Row::bare(format!("{name}/{}", scene.name), value));
+        }
+    }
+    let with_trie = if scene.fill.from_blocks { " + lpm look-up" } else { "" };
+    for (name, value, last, last_name) in
+        [("new", new, insertion, "lru insertion"), ("denied", denied, ring, "ring event")]
+    {
+        let bound = HASH_LOOKUPS * hash + last + trie + parse - empty;
+        let against = format!("6 hash look-ups + {last_name}{with_trie} + parse");
+        rows.push(Row::goal(format!("{name}/{}", scene.name), value - empty, bound, &against, 1.0));
+    }
     Ok(())
 }
 
-/// A hash look-up without parsing, by the addresses of the peers.
-fn hash_of_peers(scene: &Scene, bare: &mut Bare) -> Result<f64> {
-    let (frame, context) = packet(scene.fill.v4, Kind::Udp(OPEN))?;
-    bare.plan(Fill { from_blocks: false, ..scene.fill }.new_flows())?;
-    let (_, times) = bare_times(bare, &frame, context, &[Primitive::Empty, Primitive::Parse, Primitive::Hash])?;
-    Ok(times(Primitive::Hash)? - times(Primitive::Parse)?)
-}
-
-/// The empty program's time, and those of primitives net of it.
-fn bare_times(
-    bare: &mut Bare,
-    frame: &[u8],
+/// What a contender is given.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    frame: &'a [u8],
     context: Context,
-    of: &[Primitive],
-) -> Result<(f64, impl Fn(Primitive) -> Result<f64> + use<>)> {
-    let empty = bare.time_bare(Primitive::Empty, frame, context)?;
-    let times = bare.primitives(frame, context, of)?;
-    let time = move |wanted: Primitive| {
-        let found = times.iter().find(|(primitive, _)| *primitive == wanted);
-        found.map(|(_, time)| *time).with_context(|| format!("{wanted:?} was not measured"))
-    };
-    Ok((empty, time))
+    plan: Plan,
 }
 
-/// The packet program's time, driver included.
-fn program_time(bare: &mut Bare, program: &mut Program, frame: &[u8], context: Context, effort: Effort) -> Result<f64> {
-    let fd = program.classifier(Direction::Ingress)?.fd()?.try_clone()?;
-    bare.time(&fd, frame, context, effort, |_| program.events().map(drop))
+impl<'a> Given<'a> {
+    fn bare(self, bare: &Bare, primitive: Primitive) -> Result<Contender<'a>> {
+        let effort = if primitive == Primitive::Ring { Effort::RING } else { Effort::USUAL };
+        Ok(self.contender(bare.program(primitive)?, effort))
+    }
+
+    fn program(self, program: &Program, effort: Effort) -> Result<Contender<'a>> {
+        Ok(self.contender(program.classifier(Direction::Ingress)?.fd()?.try_clone()?, effort))
+    }
+
+    const fn contender(self, program: ProgramFd, effort: Effort) -> Contender<'a> {
+        Contender { program, frame: self.frame, context: self.context, plan: self.plan, effort }
+    }
 }

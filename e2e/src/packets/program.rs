@@ -1,8 +1,9 @@
 //! The packet program loaded for test runs: no pins, no links, maps of its own. Entry point: [`Program::load`].
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
-    mem::offset_of,
+    env, fs,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -19,6 +20,9 @@ use enforcer_abi::{
     FrontEndValue, PeerValue, PodEntry, PortKey, PortValue, Reason, RowKey, RowValue, Settings, map,
 };
 
+pub use super::context::Context;
+use super::event::{event, part};
+
 /// What the program says of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -26,21 +30,6 @@ pub enum Verdict {
     Pass,
     /// It ends here.
     Drop,
-}
-
-/// What a packet's `__sk_buff` says.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Context {
-    /// The interface it is seen at.
-    pub ifindex: u32,
-    /// The interface it arrived by, 0 if the node made it.
-    pub ingress_ifindex: u32,
-    /// Segments of a GSO packet.
-    pub gso_segs: u32,
-    /// Bytes of payload in each.
-    pub gso_size: u32,
-    /// The first word of `cb`, which programs of one chain hand on to each other.
-    pub cb: u32,
 }
 
 /// Packets to pods that were dropped, in all test runs of this process. A class of tests that never saw one has run on a
@@ -74,34 +63,6 @@ const SMALL: [(&str, u32); 13] = [
     (map::COUNTERS, 512),
 ];
 
-/// Size of the kernel's `struct __sk_buff`, and the offsets of what a test run may set in it (`linux/bpf.h`).
-mod skb {
-    pub(super) const SIZE: usize = 192;
-    pub(super) const INGRESS_IFINDEX: usize = 36;
-    pub(super) const IFINDEX: usize = 40;
-    pub(super) const CB: usize = 48;
-    pub(super) const GSO_SEGS: usize = 164;
-    pub(super) const GSO_SIZE: usize = 176;
-}
-
-impl Context {
-    /// As a test run takes it.
-    #[must_use]
-    pub fn bytes(self) -> [u8; 192] {
-        let mut bytes = [0; skb::SIZE];
-        for (offset, value) in [
-            (skb::INGRESS_IFINDEX, self.ingress_ifindex),
-            (skb::IFINDEX, self.ifindex),
-            (skb::CB, self.cb),
-            (skb::GSO_SEGS, self.gso_segs),
-            (skb::GSO_SIZE, self.gso_size),
-        ] {
-            bytes[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
-        }
-        bytes
-    }
-}
-
 impl Program {
     /// Loads it with `settings`, and with room in the maps as `sizes` says.
     ///
@@ -116,7 +77,7 @@ impl Program {
         if let Some(bytes) = sizes.get(map::EVENTS) {
             loader.map_max_entries(map::EVENTS, *bytes);
         }
-        let mut ebpf = loader.load(enforcer::OBJECT).context("loading the packet program")?;
+        let mut ebpf = loader.load(&object()?).context("loading the packet program")?;
         for (_, program) in ebpf.programs_mut() {
             let program: &mut SchedClassifier = program.try_into()?;
             program.load().context("the kernel refuses the packet program")?;
@@ -204,7 +165,7 @@ impl Program {
         for (name, small) in SMALL {
             loader.map_max_entries(name, small);
         }
-        let mut ebpf = loader.load(enforcer::OBJECT).context("loading the packet program")?;
+        let mut ebpf = loader.load(&object()?).context("loading the packet program")?;
         let clock: &mut SchedClassifier =
             ebpf.program_mut(map::CLOCK).context("the object has no program for the clock")?.try_into()?;
         clock.load().context("the kernel refuses the clock program")?;
@@ -370,6 +331,15 @@ impl Program {
     }
 }
 
+/// The object under test: this build's, or the file that `SLUICE_OBJECT` names. That is how a program that was broken on
+/// purpose is held against the cases.
+fn object() -> Result<Cow<'static, [u8]>> {
+    match env::var_os("SLUICE_OBJECT") {
+        Some(path) => Ok(fs::read(&path).with_context(|| path.display().to_string())?.into()),
+        None => Ok(enforcer::OBJECT.into()),
+    }
+}
+
 /// `bpf_jiffies64` and `bpf_ktime_get_ns` of one moment.
 fn clock_run(clock: &SchedClassifier) -> Result<(u64, u64)> {
     let mut out = [0; 64];
@@ -377,34 +347,4 @@ fn clock_run(clock: &SchedClassifier) -> Result<(u64, u64)> {
         .test_run(TestRunOptions { data_in: Some(&[0; 64]), data_out: Some(&mut out), ..TestRunOptions::default() })
         .context("a test run of the clock")?;
     Ok((u64::from_ne_bytes(part(&out, 0)), u64::from_ne_bytes(part(&out, 8))))
-}
-
-/// Reads an event out of the ring buffer's bytes.
-fn event(bytes: &[u8]) -> Result<Event> {
-    if bytes.len() != size_of::<Event>() {
-        bail!("an event of {} bytes, which should have {}", bytes.len(), size_of::<Event>());
-    }
-    Ok(Event {
-        time: u64::from_ne_bytes(part(bytes, offset_of!(Event, time))),
-        table: u64::from_ne_bytes(part(bytes, offset_of!(Event, table))),
-        class: u64::from_ne_bytes(part(bytes, offset_of!(Event, class))),
-        pod: Address(part(bytes, offset_of!(Event, pod))),
-        remote: Address(part(bytes, offset_of!(Event, remote))),
-        ifindex: u32::from_ne_bytes(part(bytes, offset_of!(Event, ifindex))),
-        length: u32::from_ne_bytes(part(bytes, offset_of!(Event, length))),
-        port_class: u32::from_ne_bytes(part(bytes, offset_of!(Event, port_class))),
-        remote_port: u16::from_ne_bytes(part(bytes, offset_of!(Event, remote_port))),
-        pod_port: u16::from_ne_bytes(part(bytes, offset_of!(Event, pod_port))),
-        protocol: bytes[offset_of!(Event, protocol)],
-        direction: bytes[offset_of!(Event, direction)],
-        reason: bytes[offset_of!(Event, reason)],
-        kind: bytes[offset_of!(Event, kind)],
-        tcp_flags: bytes[offset_of!(Event, tcp_flags)],
-        reserved: part(bytes, offset_of!(Event, reserved)),
-    })
-}
-
-/// The `N` bytes from `at`.
-fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    std::array::from_fn(|i| bytes[at + i])
 }
