@@ -1,5 +1,5 @@
 //! Programs on interfaces: TCX links from Linux 6.6 on, clsact filters below, always ahead of what is there. Entry
-//! points: [`Attacher::attach`] and [`Attacher::detach`].
+//! points: [`Attacher::attach`] and `detach`.
 //!
 //! What a crash leaves: a TCX link that isn't pinned yet ends with the process, which is as if the process had died
 //! before it made it; one direction may be attached and the other not. Either way the next agent finds the interface

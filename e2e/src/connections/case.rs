@@ -39,7 +39,7 @@ pub struct Case {
     pub cluster: Cluster,
     /// What reading and converting found wrong.
     pub diagnostics: Vec<Diagnostic>,
-    /// What is to be found wrong, as `KIND NAMESPACE/NAME FIELD`, or `unreadable`.
+    /// What is to be found wrong, as `KIND NAMESPACE/NAME FIELD`, or `unreadable document`.
     pub reports: Vec<String>,
     /// The connections, one a line and family.
     pub connections: Vec<Connection>,
