@@ -69,10 +69,12 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_jiffies64() }
 }
 
-/// Reads a field that another CPU may be writing.
+/// Reads a field afresh: of a map value, because another CPU may be writing it; of a packet, so that nothing is known of
+/// it from before.
 macro_rules! field {
     ($value:expr, $($field:ident).+ $([$index:literal])?) => {
-        // SAFETY: `$value` points to a map value that the look-up has just returned and the verifier has checked.
+        // SAFETY: `$value` is a reference, or points to a map value that a look-up has just returned and the verifier has
+        // checked.
         unsafe { core::ptr::read_volatile(&raw const (*$value).$($field).+ $([$index])?) }
     };
 }
