@@ -1,7 +1,7 @@
 //! The incremental compiler: [`Compiler::apply`] takes what changed in the cluster and answers with what changes in the
 //! kernel. A batch of events goes through four stages, each of which touches only what the one before has changed:
-//! the events are taken in ([`intake`]), the node's own pods get their tables ([`resolve`]), addresses get their classes
-//! ([`classify`]), Services' front ends are judged ([`services`]); the difference is then put in order ([`difference`]).
+//! the events are taken in (`intake`), the node's own pods get their tables (`resolve`), addresses get their classes
+//! (`classify`), Services' front ends are judged (`services`); the difference is then put in order (`difference`).
 
 mod classify;
 mod difference;

@@ -2,7 +2,7 @@
 //! in, table writes and explanations out; no I/O, no clock, no async.
 //!
 //! The way through it: [`files`] and [`convert`] turn text and API objects into the [`model`]; a [`Compiler`] takes the
-//! model's [`Event`]s and answers with [`Changes`]; [`explain`] says why a connection is judged as it is; [`reference`]
+//! model's [`Event`]s and answers with [`Changes`]; [`explain`] says why a connection is judged as it is; [`mod@reference`]
 //! is the slow reading of the API's documentation that the tables are held against.
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
 //! From one content of the maps to another, make before break. [`plan`] compares two whole contents; the compiler, which
-//! knows what an event has changed, comes with the difference itself. Both end in [`steps`].
+//! knows what an event has changed, comes with the difference itself. Both end in `steps`.
 
 mod delta;
 mod side;

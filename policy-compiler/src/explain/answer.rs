@@ -51,7 +51,7 @@ pub enum Direction {
     Ingress,
 }
 
-/// A [`Query`] with its ends found.
+/// A `Query` with its ends found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Connection {

@@ -1,4 +1,4 @@
-//! Manifests: a file's bytes to API objects ([`parse`]), and many files to a [`Cluster`] ([`assemble`]). Pure; whoever
+//! Manifests: a file's bytes to API objects ([`parse`]), and many files to a `Cluster` ([`assemble()`]). Pure; whoever
 //! calls reads the files.
 //!
 //! Files may hold several documents, in YAML or JSON, `kind: List`, and any mix of kinds: what verdicts don't depend on
