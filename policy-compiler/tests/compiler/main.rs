@@ -104,7 +104,7 @@ proptest! {
 
 #[test]
 fn an_empty_cluster_has_empty_tables() {
-    assert_eq!(compiler().contents(), policy_compiler::Contents::default());
+    assert_eq!(compiler().contents(), Contents::default());
     assert!(
         compiler()
             .apply(Event::DeletePod(policy_compiler::model::ObjectName::new("a", Arc::<str>::from("b"))))
