@@ -170,7 +170,7 @@ impl BlockTree {
         for root in &stale {
             self.refresh_below(*root, classes, peers, &mut changes);
         }
-        (changes, stale)
+        (merge_v4(changes), stale)
     }
 
     fn refresh_below(
@@ -223,4 +223,19 @@ impl BlockTree {
             }
         }
     }
+}
+
+/// The node of IPv4 is visited twice where an IPv6 prefix around it and a block of IPv4 change at once.
+fn merge_v4(mut changes: Vec<BlockChange>) -> Vec<BlockChange> {
+    let is_v4 = |change: &BlockChange| change.key == Prefix::V4.key();
+    if let (Some(first), Some(last)) = (changes.iter().position(is_v4), changes.iter().rposition(is_v4))
+        && first != last
+    {
+        let BlockChange { new, new_class, .. } = changes.remove(last);
+        changes[first] = BlockChange { new, new_class, ..changes[first] };
+        if changes[first].old == new {
+            changes.remove(first);
+        }
+    }
+    changes
 }

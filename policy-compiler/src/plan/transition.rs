@@ -75,13 +75,14 @@ pub(crate) fn steps(delta: &Delta, old: &impl Side, new: &impl Side) -> Vec<Step
     let peer_ways: Vec<Way> = delta.peers.iter().map(|change| ways.of_peer(change)).collect();
     let block_ways: Vec<ClassId> = delta.blocks.iter().map(|change| ways.of_block(change)).collect();
     let made_rows = ways.into_rows();
-    let mut order = Order { delta, moves: &moves, old, new, early: Vec::new(), late: Vec::new(), free: Vec::new() };
+    let (early, late, free) = (Vec::new(), Vec::new(), Vec::new());
+    let mut order = Order { delta, moves: &moves, old, new, node_port_copies: FxHashSet::default(), early, late, free };
     order.write_tables(&made_rows);
     order.write_copies();
-    let copied_front_ends = order.copy_node_ports(&peer_ways);
+    order.copy_node_ports(&peer_ways);
     order.write_front_ends();
     order.write_peers_and_blocks(&peer_ways, &block_ways);
-    order.late.extend(copied_front_ends.into_iter().map(Op::DeleteFrontEnd));
+    order.delete_node_port_copies();
     order.late.extend(delta.endpoints_out.iter().map(|address| Op::DeleteEndpoint(*address)));
     order.free_tables(&made_rows);
     order.into_steps()
@@ -118,6 +119,8 @@ struct Order<'a, O, N> {
     moves: &'a Moves,
     old: &'a O,
     new: &'a N,
+    /// Front ends that stand in for node ports while pods change.
+    node_port_copies: FxHashSet<FrontEndKey>,
     /// Before the pods change.
     early: Vec<Op>,
     /// After them.
@@ -162,9 +165,8 @@ impl<O: Side, N: Side> Order<'_, O, N> {
     }
 
     /// An address that becomes or ceases to be a node's while its class has to go a way of its own is no node meanwhile:
-    /// the tables get the node ports as its own front ends. Answers with those.
-    fn copy_node_ports(&mut self, ways: &[Way]) -> Vec<FrontEndKey> {
-        let mut copies = Vec::new();
+    /// the tables get the node ports as its own front ends.
+    fn copy_node_ports(&mut self, ways: &[Way]) {
         for (change, way) in self.delta.peers.iter().zip(ways) {
             let is_node = |entry: Option<PeerEntry>| entry.is_some_and(|entry| entry.flags & PeerFlags::NODE != 0);
             if !matches!(way, Way::Through(_)) || is_node(change.old) == is_node(change.new) {
@@ -178,7 +180,7 @@ impl<O: Side, N: Side> Order<'_, O, N> {
                         |own: &FrontEndValue| (own.key.port, own.key.protocol) == (port.key.port, port.key.protocol);
                     if !own.iter().any(is_own) {
                         self.early.push(Op::PutFrontEnd(port));
-                        copies.push(port.key);
+                        self.node_port_copies.insert(port.key);
                     }
                 }
             };
@@ -199,7 +201,14 @@ impl<O: Side, N: Side> Order<'_, O, N> {
                 }
             }
         }
-        copies
+    }
+
+    /// The copies have served, unless an address has such a front end of its own by now.
+    fn delete_node_port_copies(&mut self) {
+        let own: FxHashSet<FrontEndKey> = self.delta.front_ends_in.iter().map(|front_end| front_end.key).collect();
+        let mut copies: Vec<FrontEndKey> = self.node_port_copies.difference(&own).copied().collect();
+        copies.sort_unstable();
+        self.late.extend(copies.into_iter().map(Op::DeleteFrontEnd));
     }
 
     /// Front ends of addresses; those of node ports follow the addresses' classes.
@@ -248,7 +257,8 @@ impl<O: Side, N: Side> Order<'_, O, N> {
         self.late.extend(gone.map(|change| Op::DeletePeer(change.address)));
         self.write_node_ports();
         self.late.extend(last);
-        let vanish = delta.front_ends_out.iter().filter(|key| !is_node_port(key));
+        let vanish =
+            delta.front_ends_out.iter().filter(|key| !is_node_port(key) && !self.node_port_copies.contains(key));
         for key in vanish.filter(|key| self.new.has_table(key.table)) {
             let phase = if self.moves.joined.contains(&key.table) { &mut self.early } else { &mut self.late };
             phase.push(Op::DeleteFrontEnd(*key));
