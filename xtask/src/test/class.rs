@@ -107,6 +107,10 @@ pub(super) fn targets(metadata: &Metadata) -> Vec<Target> {
     targets
 }
 
+/// What property tests draw from, so that a run that passes passes again; `PROPTEST_RNG_SEED` and `PROPTEST_CASES` of the
+/// environment go first, to look further.
+const SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "20250501");
+
 /// The invocations of cargo that run a class: one a package, and one for all documentation tests.
 pub(super) fn invocations(toolchain: &Toolchain, class: Class, targets: &[Target]) -> Vec<Command> {
     let mut commands: Vec<Command> = arguments(class, targets)
@@ -114,6 +118,9 @@ pub(super) fn invocations(toolchain: &Toolchain, class: Class, targets: &[Target
         .map(|arguments| {
             let mut command = toolchain.cargo();
             command.arg("test").args(arguments);
+            if std::env::var_os(SEED.0).is_none() {
+                command.env(SEED.0, SEED.1);
+            }
             command
         })
         .collect();
