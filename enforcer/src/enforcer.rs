@@ -67,8 +67,9 @@ pub struct Enforcer {
     pub(crate) slots: Slots,
     pub(crate) grace: GracePeriod,
     pub(crate) growth: Option<Growth>,
-    /// After a growth that failed.
+    /// After a growth that failed: one that nothing forces, and one that a full map does.
     pub(crate) no_growth_before: Option<Instant>,
+    pub(crate) no_forced_growth_before: Option<Instant>,
     pub(crate) netlink: Netlink,
     pub(crate) epoch_map: Map<u32, u64>,
     pub(crate) epoch: u64,

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer_abi::{Direction, Settings, map};
+use enforcer_abi::{Direction, Op, Settings, map};
 use thiserror::Error;
 
 use crate::{
@@ -24,6 +24,8 @@ use crate::{
     pins::{self, Pins, PinsError},
     plan::{self, Generation},
     sys,
+    table::Fill,
+    tables::put_into,
 };
 
 /// Why maps could not grow. They stay as they are.
@@ -44,6 +46,9 @@ pub enum GrowError {
     /// It has as many entries as a map can have.
     #[error("it can't be made larger")]
     Largest,
+    /// Growth failed a moment ago, and every try takes long.
+    #[error("a try to make it larger failed a moment ago")]
+    Recently,
 }
 
 /// What [`Enforcer::maintain`] wants next.
@@ -103,18 +108,24 @@ impl Drop for Loading {
 /// After a growth that failed, the next one that nothing forces is tried so much later.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// After one that something forced and that failed: a change of thousands of writes to a full map would otherwise try
+/// thousands of times, each for most of a second.
+const FORCED_PATIENCE: Duration = Duration::from_secs(1);
+
 impl Enforcer {
-    /// Does what is due besides changes, for about as long as `budget`: lets maps grow.
+    /// Does what is due besides changes, for about as long as `budget`: lets maps grow. `coming` is what is to be
+    /// written next, as far as it is known: a map that is to grow grows once for all of it.
     ///
     /// To be called between changes, however small the budget: a map that becomes full before its growth was begun
-    /// here grows at once, and the change that filled it waits for most of a second.
-    pub fn maintain(&mut self, budget: Duration) -> Result<Upkeep, GrowError> {
+    /// here grows at once, and the change that filled it waits for most of a second. [`Self::has_room`] tells when
+    /// that is about to happen.
+    pub fn maintain(&mut self, budget: Duration, coming: &[&[Op]]) -> Result<Upkeep, GrowError> {
         let now = Instant::now();
         if self.growth.is_none() {
             if self.no_growth_before.is_some_and(|time| now < time) {
                 return Ok(Upkeep::Done);
             }
-            let due = self.due(None)?;
+            let due = self.due(None, coming)?;
             if due.is_empty() {
                 return Ok(Upkeep::Done);
             }
@@ -125,13 +136,30 @@ impl Enforcer {
         result
     }
 
+    /// Whether these could be written without any map being full, even if all of them were new entries.
+    pub fn has_room(&mut self, ops: &[Op]) -> bool {
+        self.tables.fill().into_iter().all(|fill| {
+            let puts = puts(fill, &[ops]);
+            puts == 0 || fill.max.saturating_sub(fill.used) >= puts
+        })
+    }
+
     /// Makes room in one map, whatever it takes.
     pub(crate) fn grow_now(&mut self, name: &'static str) -> Result<(), GrowError> {
+        if self.no_forced_growth_before.is_some_and(|time| Instant::now() < time) {
+            return Err(GrowError::Recently);
+        }
+        let result = self.force_growth(name);
+        self.no_forced_growth_before = result.is_err().then(|| Instant::now() + FORCED_PATIENCE);
+        result
+    }
+
+    fn force_growth(&mut self, name: &'static str) -> Result<(), GrowError> {
         if self.growth.as_ref().is_some_and(|growth| !growth.maps.contains(&name)) {
             let _done = self.advance_growth(None)?;
         }
         if self.growth.is_none() {
-            let due = self.due(Some(name))?;
+            let due = self.due(Some(name), &[])?;
             self.begin_growth(&due);
         }
         self.advance_growth(None).map(|_done| ())
@@ -146,8 +174,8 @@ impl Enforcer {
         self.advance_growth(None).map(|_done| ())
     }
 
-    /// The maps that should be larger, with twice their size.
-    fn due(&mut self, full: Option<&'static str>) -> Result<Vec<(&'static str, u32)>, GrowError> {
+    /// The maps that should be larger, with twice their size or what is coming takes.
+    fn due(&mut self, full: Option<&'static str>, coming: &[&[Op]]) -> Result<Vec<(&'static str, u32)>, GrowError> {
         let mut due = Vec::new();
         for table in self.tables.all() {
             if table.fill().is_high() {
@@ -155,7 +183,7 @@ impl Enforcer {
             }
             let fill = table.fill();
             if fill.is_high() || full == Some(fill.map) {
-                due.push((fill.map, fill.max.checked_mul(2).ok_or(GrowError::Largest)?));
+                due.push((fill.map, larger(fill, puts(fill, coming)).ok_or(GrowError::Largest)?));
             }
         }
         if let Some(&(_, pods)) = due.iter().find(|(name, _)| *name == map::PODS) {
@@ -254,6 +282,24 @@ impl Enforcer {
     }
 }
 
+/// How many of these operations may add an entry to a map.
+fn puts(fill: Fill, ops: &[&[Op]]) -> u32 {
+    let puts = ops.iter().flat_map(|ops| *ops).filter(|op| put_into(op) == Some(fill.map)).count();
+    u32::try_from(puts).unwrap_or(u32::MAX)
+}
+
+/// At least twice the size of a map, and such that it need not grow again if so many entries come.
+fn larger(fill: Fill, coming: u32) -> Option<u32> {
+    let mut larger = Fill { max: fill.max.checked_mul(2)?, used: fill.used.saturating_add(coming), ..fill };
+    // some of what is coming may be there already, so the last doubling isn't worth an error
+    while larger.is_high()
+        && let Some(max) = larger.max.checked_mul(2)
+    {
+        larger.max = max;
+    }
+    Some(larger.max)
+}
+
 /// Loads a generation and pins its programs as successors.
 pub(crate) fn load_generation(
     pins: &Pins,
@@ -275,4 +321,23 @@ pub(crate) fn load_generation(
 pub(crate) fn adopt_generation(pins: &Pins, maps: &[&'static str]) -> Result<(), PinsError> {
     maps.iter().try_for_each(|name| pins.adopt(name))?;
     Direction::ALL.into_iter().try_for_each(|direction| pins.adopt(program_name(direction)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_grows_once_for_all_that_is_coming() {
+        #[track_caller]
+        fn check((used, max): (u32, u32), coming: u32, expected: Option<u32>) {
+            assert_eq!(larger(Fill { map: map::PEERS, used, max }, coming), expected);
+        }
+        check((48, 64), 0, Some(128));
+        check((48, 64), 47, Some(128));
+        check((48, 64), 48, Some(256));
+        check((48, 64), 100_000, Some(262_144));
+        check((48, 64), u32::MAX, Some(1 << 31));
+        check((1 << 31, 1 << 31), 0, None);
+    }
 }

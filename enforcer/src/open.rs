@@ -171,6 +171,7 @@ impl Enforcer {
             grace,
             growth: None,
             no_growth_before: None,
+            no_forced_growth_before: None,
             netlink,
             epoch_map,
             epoch,

@@ -56,7 +56,7 @@ impl PinsError {
 #[derive(Debug)]
 pub(crate) struct Pins {
     root: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Pins {
@@ -78,7 +78,7 @@ impl Pins {
             let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
             match (lock.metadata(), fs::metadata(root)) {
                 (Ok(locked), Ok(there)) if same(&locked, &there) => {
-                    return Ok(Self { root: root.to_path_buf(), _lock: lock });
+                    return Ok(Self { root: root.to_path_buf(), lock });
                 }
                 _ => {}
             }
@@ -161,6 +161,16 @@ impl Pins {
     /// Removes the folder and all in it.
     pub(crate) fn remove_all(self) -> Result<(), PinsError> {
         remove(&self.root)
+    }
+}
+
+/// A child that some other thread is just starting has the descriptor, too, until it executes its program; so closing
+/// ours would not end the lock at once.
+impl Drop for Pins {
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::debug!(%error, "the lock on the pins ends with the process");
+        }
     }
 }
 

@@ -73,6 +73,26 @@ pub struct Contents {
     pub endpoints: Vec<Address>,
 }
 
+/// The map in which an operation puts an entry; `None` if it removes one.
+pub(crate) const fn put_into(op: &Op) -> Option<&'static str> {
+    match op {
+        Op::PutPeer(_) => Some(map::PEERS),
+        Op::PutBlock(..) => Some(map::BLOCKS),
+        Op::PutPort(_) => Some(map::PORTS),
+        Op::PutPortRange(..) => Some(map::PORT_RANGES),
+        Op::PutRow(_) => Some(map::ROWS),
+        Op::PutFrontEnd(_) => Some(map::FRONT_ENDS),
+        Op::PutEndpoint(_) => Some(map::ENDPOINTS),
+        Op::DeletePeer(_)
+        | Op::DeleteBlock(_)
+        | Op::DeletePort(_)
+        | Op::DeletePortRange(_)
+        | Op::DeleteRow(_)
+        | Op::DeleteFrontEnd(_)
+        | Op::DeleteEndpoint(_) => None,
+    }
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub(crate) struct Tables {

@@ -39,11 +39,11 @@ fn max(enforcer: &mut Enforcer, map: &str) -> u32 {
 
 /// Until the programs are loaded in the background and the larger maps are being filled.
 fn until_filling(enforcer: &mut Enforcer) {
-    let mut upkeep = enforcer.maintain(Duration::ZERO).unwrap();
+    let mut upkeep = enforcer.maintain(Duration::ZERO, &[]).unwrap();
     assert_ne!(upkeep, Upkeep::Done);
     while upkeep == Upkeep::Soon {
         std::thread::yield_now();
-        upkeep = enforcer.maintain(Duration::ZERO).unwrap();
+        upkeep = enforcer.maintain(Duration::ZERO, &[]).unwrap();
     }
     assert_eq!(upkeep, Upkeep::Now);
 }
@@ -93,7 +93,7 @@ fn maintenance_grows_in_slices_and_writes_between_them_reach_both_maps() {
         let mut slices = 0;
         let mut number = 6500;
         until_filling(&mut enforcer);
-        while enforcer.maintain(Duration::ZERO).unwrap() == Upkeep::Now {
+        while enforcer.maintain(Duration::ZERO, &[]).unwrap() == Upkeep::Now {
             slices += 1;
             // New ones, changed ones and deleted ones, wherever the copy is.
             let changed = PeerValue { class: 99, ..numbered(number - 6000) };
@@ -113,7 +113,40 @@ fn maintenance_grows_in_slices_and_writes_between_them_reach_both_maps() {
             })
             .collect();
         assert_eq!(pinned_peers(node, "PEERS"), expected);
-        assert_eq!(enforcer.maintain(Duration::ZERO).unwrap(), Upkeep::Done, "nothing is due");
+        assert_eq!(enforcer.maintain(Duration::ZERO, &[]).unwrap(), Upkeep::Done, "nothing is due");
+    });
+}
+
+#[test]
+fn a_large_change_is_made_room_for_while_others_go_on() {
+    on_node(|node| {
+        let pod = node.pod();
+        let mut enforcer = open_with_peers(node, 64);
+        let mut events = enforcer.events().unwrap();
+        let change = peers(0..5000);
+        let (mut done, mut waits) = (0, 0);
+        while done < change.len() {
+            let upkeep = enforcer.maintain(Duration::ZERO, &[&change[done..]]).unwrap();
+            let chunk = &change[done..change.len().min(done + 16)];
+            if upkeep == Upkeep::Done || enforcer.has_room(chunk) {
+                enforcer.apply(chunk).unwrap();
+                done += chunk.len();
+            } else {
+                if waits == 0 {
+                    // what doesn't need the room needn't wait for it
+                    enforcer.attach(pod.ifindex).unwrap();
+                    assert!(pod.send(&mut events).is_err(), "held");
+                    enforcer.put_pod(pod.entry()).unwrap();
+                    assert_eq!(pod.send(&mut events), Ok(()), "bound");
+                }
+                waits += 1;
+                std::thread::yield_now();
+            }
+        }
+        assert!(waits > 0, "programs for larger maps take longer to verify than 5000 writes");
+        assert_eq!(max(&mut enforcer, "PEERS"), 8192, "in one go, and no larger than need be");
+        assert_eq!(pinned_peers(node, "PEERS").len(), 5000);
+        assert_eq!(pod.send(&mut events), Ok(()), "by the programs of the larger map");
     });
 }
 
@@ -138,7 +171,7 @@ fn a_process_that_ends_while_programs_are_loaded_leaves_the_maps_in_force() {
     on_node(|node| {
         let mut enforcer = open_with_peers(node, 64);
         enforcer.apply(&peers(0..50)).unwrap();
-        assert_eq!(enforcer.maintain(Duration::ZERO).unwrap(), Upkeep::Soon);
+        assert_eq!(enforcer.maintain(Duration::ZERO, &[]).unwrap(), Upkeep::Soon);
         enforcer.apply(&peers(50..60)).unwrap();
         drop(enforcer);
         let enforcer = open_with_peers(node, 64);
@@ -155,13 +188,13 @@ fn growth_that_the_kernel_refuses_is_an_error_and_leaves_all_as_it_was() {
         // Where the larger map would be pinned something lies already, which is no map.
         std::os::unix::fs::symlink("/nowhere", node.pin("PEERS-next")).unwrap();
         let refused = loop {
-            match enforcer.maintain(Duration::ZERO) {
+            match enforcer.maintain(Duration::ZERO, &[]) {
                 Ok(Upkeep::Soon) => std::thread::yield_now(),
                 other => break other,
             }
         };
         refused.unwrap_err();
-        assert_eq!(enforcer.maintain(Duration::ZERO).unwrap(), Upkeep::Done, "not again at once");
+        assert_eq!(enforcer.maintain(Duration::ZERO, &[]).unwrap(), Upkeep::Done, "not again at once");
         assert_eq!(sorted(enforcer.contents().unwrap()).peers, (0..50).map(numbered).collect::<Vec<_>>());
         // What forces it, and has nothing in its way, succeeds.
         enforcer.apply(&peers(50..200)).unwrap();
