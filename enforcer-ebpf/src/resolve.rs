@@ -114,16 +114,26 @@ fn look(packet: &Packet, ends: &Ends, audits: bool, is_held: bool) -> Answer {
         answer = Answer::Refused;
     }
     if !is_quoted {
-        if place as u8 == Place::Previous as u8 || is_promoted(packet, place, flow) {
-            let mut value = *flow;
-            flow::advance(&mut value, packet);
-            settle(packet, place, &mut value);
-        } else {
-            // SAFETY: as above; only time and state are written.
-            flow::touch(unsafe { &mut *found }, packet, flow::idle(flow, packet.now));
-        }
+        go_on(packet, place, found);
     }
     answer
+}
+
+/// Writes what a packet changes at the live flow that it belongs to.
+#[inline(never)]
+fn go_on(packet: &Packet, place: Place, found: *mut FlowValue) -> bool {
+    // SAFETY: the caller's look-up has just returned it, or the caller would not be here; only time and state are
+    // written in place.
+    let flow = unsafe { &mut *found };
+    let is_moved = place as u8 == Place::Previous as u8 || is_promoted(packet, place, flow);
+    if is_moved {
+        let mut value = *flow;
+        flow::advance(&mut value, packet);
+        settle(packet, place, &mut value);
+    } else {
+        flow::touch(flow, packet, flow::idle(flow, packet.now));
+    }
+    is_moved
 }
 
 /// Protocols whose connections have a beginning that shows: a refused one stays so until the next. The others have
@@ -186,27 +196,31 @@ fn settle(packet: &Packet, place: Place, value: &mut FlowValue) {
     }
 }
 
-/// Remembers a flow of the node's own, so that the pod's replies pass.
+/// What a packet of the node's own, which passes, means to flows: an answer to what the pod opened is one like any
+/// other's, and what the node opened is remembered, so that the pod's replies pass. `is_held`: the pod's own flows are
+/// left alone.
 #[inline(never)]
-pub(crate) fn exempted(packet: &Packet, trace: &mut Trace) {
-    let is_reply =
-        packet.role() as u8 == Role::Reply as u8 || packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK;
-    if packet.is_later() || packet.role() as u8 == Role::None as u8 || is_reply {
+pub(crate) fn exempted(packet: &Packet, audits: bool, is_held: bool, trace: &mut Trace) {
+    if packet.is_later() || packet.role() as u8 == Role::None as u8 {
         return;
     }
-    let (_, found) = flow::find(&packet.ends, packet.now, packet.flows_has_none);
+    let (place, found) = flow::find(&packet.ends, packet.now, packet.flows_has_none);
     if !found.is_null() && !packet.opens() {
+        let place = forget_small(place, packet.now);
         // SAFETY: the look-up has just returned it.
-        let value = unsafe { &mut *found };
-        // What the pod opened is judged as the pod's, whoever answers.
-        if value.opener == Direction::Egress as u8 {
+        let flow = unsafe { &*found };
+        let is_pods = flow.opener == Direction::Egress as u8;
+        if is_pods || flow.reason == NODE_OWN {
+            // What the pod opened is judged as the pod's, whoever answers: one that is due waits for the pod's packet.
+            let counts = !is_pods || (!is_held && !is_due(flow, packet.epoch, audits));
+            if counts && flow::plays_role(packet, flow) {
+                go_on(packet, place, found);
+            }
             return;
         }
-        if value.reason == NODE_OWN {
-            let idle = flow::idle(value, packet.now);
-            flow::touch(value, packet, idle);
-            return;
-        }
+    }
+    if packet.role() as u8 == Role::Reply as u8 || packet.has_flags(TCP_SYN | TCP_ACK) {
+        return;
     }
     flow::remember(packet, Direction::Ingress, Reason::NodeOwn);
     trace.kind = EventKind::NewFlow as u32;

@@ -102,7 +102,7 @@ fn hold(packet: &Packet, flags: u32, is_exempt: bool, trace: &mut Trace) -> Reas
     let is_ip = packet.is_ip();
     if is_exempt {
         if is_ip {
-            resolve::exempted(packet, trace);
+            resolve::exempted(packet, false, true, trace);
         }
         return Reason::NodeOwn;
     }
@@ -132,7 +132,7 @@ fn decide_ip(frame: Frame, packet: &Packet, pod: *const PodEntry, is_exempt: boo
         return Reason::Infrastructure;
     }
     if is_exempt {
-        resolve::exempted(packet, trace);
+        resolve::exempted(packet, audits(field!(pod, flags)), false, trace);
         return Reason::NodeOwn;
     }
     if packet.is_later() {
