@@ -24,6 +24,8 @@ pub(crate) enum Question {
     Established,
     /// Is the remote open on every port of the protocol?
     AllPorts,
+    /// May this connection be opened, by a rule that names the remote? What is open to everybody doesn't count.
+    Named,
 }
 
 // SAFETY: `repr(u8)`.
@@ -111,7 +113,9 @@ fn ask(pod: *const PodEntry, ends: &Ends, direction: Direction, question: Questi
         }
         let port_class = low(forget(u64::from(answer.class), class));
         trace.port_class = port_class;
-        row_bit(table, class, port_class).unwrap_or(forget_small(answer.everybody, class))
+        let everybody = forget_small(answer.everybody, class);
+        let bit = row_bit(table, class, port_class).unwrap_or(everybody);
+        bit && (matches!(question, Question::New | Question::Established) || !everybody)
     };
     if open { Reason::Rule } else { Reason::NoRule }
 }

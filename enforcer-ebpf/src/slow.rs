@@ -217,17 +217,17 @@ fn begin(
     let mut opener = packet.direction();
     if !reason.passes() && (begin.quotes || packet.continues()) {
         let denied = *trace;
+        let in_grace = packet.now < field!(pod, midstream_until);
         if begin.quotes {
             *case = Case { ends: packet.ends, direction: packet.direction(), question: Question::New };
         } else {
             case.direction = packet.direction().opposite();
+            case.question = forget_small(if in_grace { Question::New } else { Question::Named }, packet.now);
         }
         let second = tables::judge(pod, &case.ends, case.direction, case.question, trace);
         if begin.quotes {
             reason = second;
-        } else if second as u8 == Reason::Rule as u8
-            || (second as u8 == Reason::NotIsolated as u8 && packet.now < field!(pod, midstream_until))
-        {
+        } else if second as u8 == Reason::Rule as u8 || (second as u8 == Reason::NotIsolated as u8 && in_grace) {
             reason = Reason::MidStream;
             opener = case.direction;
         } else {
