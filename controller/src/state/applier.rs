@@ -4,14 +4,17 @@
 //! Two inputs meet here, steps of the compiler and links of the node; each ends in [`Applier::refresh`] for the
 //! interfaces that it touches, which compares what is written with what should be.
 
+mod carry;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use enforcer_abi::{Op, PodEntry, PodFlags};
-use policy_compiler::{PodTables, PodUpdate, Step};
+use enforcer::Upkeep;
+use enforcer_abi::{PodEntry, PodFlags};
+use policy_compiler::{PodTables, Step};
 use rustc_hash::FxHashMap;
 
 use super::{
@@ -19,6 +22,7 @@ use super::{
     entry::{self, Frame},
     failures::{Concern, Failures},
     frees::Frees,
+    queue::Queue,
     view::Condition,
 };
 use crate::bind::{Assignment, Binder, Link, Outcome};
@@ -34,6 +38,9 @@ pub(super) struct Applier<D> {
     /// What the compiler says of this node's pods, by UID.
     tables: FxHashMap<Arc<str>, PodTables>,
     interfaces: BTreeMap<u32, Interface>,
+    queue: Queue,
+    /// Whether maps are growing.
+    upkeep: Upkeep,
     frees: Frees,
     failures: Failures,
     concern: Concern,
@@ -79,6 +86,8 @@ impl<D: Datapath> Applier<D> {
             binder,
             tables: FxHashMap::default(),
             interfaces,
+            queue: Queue::default(),
+            upkeep: Upkeep::Done,
             frees: Frees::default(),
             failures: Failures::default(),
             concern: Concern::default(),
@@ -108,20 +117,6 @@ impl<D: Datapath> Applier<D> {
         pods
     }
 
-    /// Carries out what the compiler answered.
-    pub(super) fn carry_out(&mut self, steps: Vec<Step>, now: Instant) {
-        let before = self.closed();
-        for step in steps {
-            match step {
-                Step::Write(ops) => self.write(&ops),
-                Step::Pods(updates) => self.flip(updates, now),
-                Step::RaiseEpoch => self.raise_epoch(),
-                Step::Free(ops) => self.frees.later(ops, now),
-            }
-        }
-        self.close_and_open(&before, now);
-    }
-
     /// All veths that there are; those in `changed` are looked at again.
     pub(super) fn set_links(&mut self, links: Vec<Link>, changed: &BTreeSet<u32>, now: Instant) {
         let outcome = self.binder.set_links(links, now);
@@ -144,12 +139,16 @@ impl<D: Datapath> Applier<D> {
         self.plan_retry(now);
     }
 
-    /// Time has passed: frees what is due, tries again what failed.
+    /// Time has passed: enqueues the removals that are due, tries again what failed.
     pub(super) fn tick(&mut self, now: Instant) {
-        let due = self.frees.take(now);
+        // removals have time, and what is enqueued may put back what one of them would remove after it
+        let due = if self.is_busy() { Vec::new() } else { self.frees.take(now) };
         if !due.is_empty() {
             match self.datapath.wait_for_readers() {
-                Ok(()) => self.write(&due),
+                Ok(()) => {
+                    self.failures.overtaken_by(&due);
+                    self.enqueue(vec![Step::Write(due)], None);
+                }
                 Err(fault) => {
                     self.note(&fault, "wait for packets that still read what is to be freed");
                     self.frees.later(due, now);
@@ -178,7 +177,8 @@ impl<D: Datapath> Applier<D> {
 
     /// When [`Self::tick`] has something to do.
     pub(super) fn next_tick(&self) -> Option<Instant> {
-        self.frees.next().into_iter().chain(self.retry.map(|(at, _)| at)).min()
+        let frees = if self.is_busy() { None } else { self.frees.next() };
+        frees.into_iter().chain(self.retry.map(|(at, _)| at)).min()
     }
 
     /// All flows are judged again.
@@ -187,36 +187,6 @@ impl<D: Datapath> Applier<D> {
             Ok(epoch) => self.epoch = epoch,
             Err(fault) => self.note(&fault, "raise the epoch"),
         }
-    }
-
-    fn write(&mut self, ops: &[Op]) {
-        self.frees.overtaken_by(ops);
-        self.failures.overtaken_by(ops);
-        for (op, fault) in self.datapath.apply(ops) {
-            self.note(&fault, "write a table");
-            self.failures.add(op);
-        }
-        self.concern = self.failures.concern();
-    }
-
-    fn flip(&mut self, updates: Vec<PodUpdate>, now: Instant) {
-        let mut touched = Vec::new();
-        for update in &updates {
-            let (PodUpdate::Put(PodTables { uid, .. }) | PodUpdate::Delete { uid }) = update;
-            touched.extend(self.binder.interface_of(uid));
-        }
-        let changes = updates.iter().map(|update| match update {
-            PodUpdate::Put(pod) => (Arc::clone(&pod.uid), Some((&pod.name, pod.addresses.as_slice()))),
-            PodUpdate::Delete { uid } => (Arc::clone(uid), None),
-        });
-        let outcome = self.binder.set_pods(changes, now);
-        for update in updates {
-            match update {
-                PodUpdate::Put(pod) => drop(self.tables.insert(Arc::clone(&pod.uid), pod)),
-                PodUpdate::Delete { uid } => drop(self.tables.remove(&uid)),
-            }
-        }
-        self.follow(outcome, touched);
     }
 
     /// Closes whom a failure concerns, opens whom it no longer concerns. `before` is who was closed.

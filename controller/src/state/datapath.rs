@@ -1,5 +1,8 @@
 //! What the state needs of the kernel, so that everything above it can be tested without one.
 
+use std::time::Duration;
+
+use enforcer::Upkeep;
 use enforcer_abi::{Address, Counters, Op, PodEntry};
 
 /// A write to the kernel failed; the sentence says which and why.
@@ -55,6 +58,10 @@ pub trait Datapath: Send {
     fn detach(&mut self, ifindex: u32) -> Result<(), Fault>;
     /// Carries these out in order; every one is tried. Returns those that failed.
     fn apply(&mut self, ops: &[Op]) -> Vec<(Op, Fault)>;
+    /// Whether these could be written without waiting for a map to grow.
+    fn has_room(&mut self, ops: &[Op]) -> bool;
+    /// Lets maps grow for about as long as `budget`; `coming` is what is to be written next.
+    fn maintain(&mut self, budget: Duration, coming: &[&[Op]]) -> Result<Upkeep, Fault>;
     /// Writes the entry of an interface, in one atomic update. The slot is the datapath's to give.
     fn put_pod(&mut self, entry: PodEntry) -> Result<(), Fault>;
     /// Removes it.

@@ -1,8 +1,8 @@
 //! The real [`Datapath`]: [`Enforcer`] behind the trait, and what is pinned in the compiler's terms.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use enforcer::{Enforcer, TableError};
+use enforcer::{Enforcer, TableError, Upkeep};
 use enforcer_abi::{Address, Counters, Op, Openness, PodEntry, PodFlags};
 use policy_compiler::{Contents, PodTables, TableUse, model::ObjectName};
 
@@ -27,6 +27,14 @@ impl Datapath for Enforcer {
             Ok(()) => Vec::new(),
             Err(error) => error.failures.into_iter().map(|failure| (failure.op, Fault::new(&failure.error))).collect(),
         }
+    }
+
+    fn has_room(&mut self, ops: &[Op]) -> bool {
+        Self::has_room(self, ops)
+    }
+
+    fn maintain(&mut self, budget: Duration, coming: &[&[Op]]) -> Result<Upkeep, Fault> {
+        Self::maintain(self, budget, coming).map_err(|error| Fault::new(&error))
     }
 
     fn put_pod(&mut self, entry: PodEntry) -> Result<(), Fault> {

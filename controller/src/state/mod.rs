@@ -1,5 +1,6 @@
 //! The one task that owns the compiler and the kernel's tables. Everything that happens comes to it in order: what the
-//! source tells, what the kernel announces, what somebody asks. Entry point: [`State::run`].
+//! source tells, what the kernel announces, what somebody asks. What follows from it is written to the kernel in slices,
+//! between which the next comes to its turn. Entry point: [`State::run`].
 
 mod answers;
 mod applier;
@@ -10,6 +11,7 @@ mod frees;
 mod kernel;
 mod names;
 mod place;
+mod queue;
 mod reports;
 mod start;
 #[cfg(test)]
@@ -22,6 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use enforcer::Upkeep;
 use enforcer_abi::{Address, Counters};
 use policy_compiler::{Compiler, Event, model::ObjectName};
 use rustc_hash::FxHashMap;
@@ -45,6 +48,8 @@ use crate::{
 const RECHECK: Duration = Duration::from_secs(10);
 /// How often that is while an interface is held or a pod has none.
 const RECHECK_WAITING: Duration = Duration::from_millis(500);
+/// How long writes to the kernel may keep what happens waiting.
+const SLICE: Duration = Duration::from_millis(5);
 
 /// What somebody asks of the state.
 #[derive(Debug)]
@@ -112,24 +117,38 @@ pub struct State<D> {
     unsent: Unsent,
     faults: u64,
     next_check: Instant,
+    pace: Pace,
     /// The policies that isolate each pod of this node, by UID: for ingress, for egress.
     isolating: FxHashMap<Arc<str>, [Vec<String>; 2]>,
 }
 
+/// When the next slice of work is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Pace {
+    /// After whatever has happened and wants to be heard.
+    Now,
+    /// In a slice's time: the kernel is verifying programs for larger maps.
+    Soon,
+    /// When something happens.
+    Idle,
+}
+
 impl<D: Datapath> State<D> {
-    /// Follows the inputs until the agent drains or the source ends. Enforcement stays as it is.
+    /// Follows the inputs until the agent drains or the source ends. A change that is being written when the agent drains is
+    /// written to its end.
     pub async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
+        self.work();
         self.publish();
         loop {
             let wake = self.wake();
             tokio::select! {
                 biased;
-                _ = inputs.stopping.wait_for(|stopping| *stopping) => return Ok(()),
+                _ = inputs.stopping.wait_for(|stopping| *stopping) => {
+                    self.applier.finish(Instant::now());
+                    return Ok(());
+                }
                 request = inputs.requests.recv() => match request {
-                    Some(request) => {
-                        self.answer(request);
-                        continue;
-                    }
+                    Some(request) => self.answer(request),
                     None => return Ok(()),
                 },
                 hint = inputs.hints.recv() => {
@@ -147,15 +166,38 @@ impl<D: Datapath> State<D> {
                     }
                     self.update(updates);
                 }
+                () = tokio::task::yield_now(), if self.pace == Pace::Now => {}
                 () = tokio::time::sleep_until(wake.into()) => self.tick(),
             }
+            self.work();
             self.publish();
         }
     }
 
     /// When there is something to do although nothing happens.
     fn wake(&self) -> Instant {
-        self.applier.next_tick().map_or(self.next_check, |at| at.min(self.next_check))
+        let soon = (self.pace == Pace::Soon).then(|| Instant::now() + SLICE);
+        self.applier.next_tick().into_iter().chain(soon).fold(self.next_check, Instant::min)
+    }
+
+    /// One slice of what is to be written, and of room for it.
+    fn work(&mut self) {
+        let now = Instant::now();
+        let upkeep = self.applier.maintain(SLICE / 2);
+        let advance = self.applier.advance(now, || now.elapsed() < SLICE);
+        for seen in advance.finished {
+            self.outputs.metrics.applied.observe(seen.elapsed().as_secs_f64());
+        }
+        if advance.pods && self.applier.binder.waits(now) {
+            // the kernel may have shown the address of a new pod long ago
+            self.look(&BTreeSet::new());
+        }
+        let upkeep = match upkeep {
+            Upkeep::Done => Pace::Idle,
+            Upkeep::Soon => Pace::Soon,
+            Upkeep::Now => Pace::Now,
+        };
+        self.pace = if self.applier.is_busy() && !advance.waits { Pace::Now } else { upkeep };
     }
 
     fn tick(&mut self) {
@@ -166,7 +208,7 @@ impl<D: Datapath> State<D> {
         }
     }
 
-    /// Compiles what the source tells, and carries it out.
+    /// Compiles what the source tells, to be carried out.
     fn update(&mut self, updates: Vec<Update>) {
         let Some(seen) = updates.iter().map(|update| update.seen).min() else { return };
         if let Some(last) = updates.last() {
@@ -180,13 +222,8 @@ impl<D: Datapath> State<D> {
             self.compiler.apply_all(events)
         };
         self.note_isolating();
-        self.applier.carry_out(changes.steps, Instant::now());
-        self.outputs.metrics.applied.observe(seen.elapsed().as_secs_f64());
+        self.applier.enqueue(changes.steps, Some(seen));
         self.reports.note(changes.reports);
-        if self.applier.binder.waits(Instant::now()) {
-            // the kernel may have shown the address of a new pod long ago
-            self.look(&BTreeSet::new());
-        }
     }
 
     /// The policies' names for events and views.

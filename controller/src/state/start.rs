@@ -14,9 +14,12 @@ use enforcer_abi::PodEntry;
 use policy_compiler::{Compiler, Contents, Options, PodTables, PodUpdate, Report, Step, plan::plan};
 use rustc_hash::FxHashMap;
 
-use super::{Inputs, Looks as _, Outputs, RECHECK, State, Unsent, applier::Applier, kernel, reports::Reports};
+use super::{
+    Datapath, Fault, Inputs, Looks as _, Outputs, Pace, RECHECK, SLICE, State, Unsent, applier::Applier, kernel,
+    reports::Reports,
+};
 use crate::{
-    bind::{Binder, Exclusions},
+    bind::{Binder, Exclusions, Link},
     links::Lister,
     source::Update,
 };
@@ -46,7 +49,8 @@ pub async fn start(
 ) -> anyhow::Result<Option<State<Enforcer>>> {
     let older: BTreeSet<u32> = lister.list(|_| false)?.veths.iter().map(|link| link.index).collect();
     let exclusions = Exclusions { names: settings.exclude_interfaces.clone(), node_addresses: Vec::new() };
-    let Some(first) = first_update(&mut enforcer, &mut lister, &exclusions, &older, inputs).await? else {
+    let mut newcomers = Newcomers { older: older.clone(), held: BTreeSet::new(), exclusions: exclusions.clone() };
+    let Some(first) = first_update(&mut enforcer, &mut lister, &mut newcomers, inputs).await? else {
         return Ok(None);
     };
     let (compiler, reports) = compile(&settings, &first, &outputs);
@@ -75,13 +79,18 @@ pub async fn start(
         unsent: Unsent::default(),
         faults: 0,
         next_check: now + RECHECK,
+        pace: Pace::Idle,
         isolating: FxHashMap::default(),
     };
     state.note_isolating();
     state.note_nodes(&first.events);
     state.reports.note(reports);
-    state.put_in_force(plan(&there, &wanted), wanted, now)?;
-    state.outputs.metrics.applied.observe(first.seen.elapsed().as_secs_f64());
+    state.applier.enqueue(plan(&there, &wanted), None);
+    // pods whose tables were pinned already are no difference, but their interfaces have to be found all the same
+    let pods = wanted.pods.into_values().map(PodUpdate::Put).collect();
+    state.applier.enqueue(vec![Step::Pods(pods)], Some(first.seen));
+    state.carry_out(&mut newcomers, inputs).await?;
+    state.put_in_force()?;
     Ok(Some(state))
 }
 
@@ -102,11 +111,32 @@ fn pinned(enforcer: &Enforcer, wanted: &Contents) -> anyhow::Result<(Contents, V
 }
 
 impl State<Enforcer> {
-    fn put_in_force(&mut self, steps: Vec<Step>, wanted: Contents, now: Instant) -> anyhow::Result<()> {
-        self.applier.carry_out(steps, now);
-        // pods whose tables were pinned already are no difference, but their interfaces have to be found all the same
-        let pods = wanted.pods.into_values().map(PodUpdate::Put).collect();
-        self.applier.carry_out(vec![Step::Pods(pods)], now);
+    /// Carries out what is enqueued, in slices. Interfaces are only told when the pods are: those that are pods' and ran
+    /// before aren't to be held for a moment. Newcomers are, between two slices.
+    async fn carry_out(&mut self, newcomers: &mut Newcomers, inputs: &mut Inputs) -> anyhow::Result<()> {
+        while self.applier.is_busy() {
+            let begun = Instant::now();
+            let _upkeep = self.applier.maintain(SLICE / 2);
+            let advance = self.applier.advance(begun, || begun.elapsed() < SLICE);
+            for seen in advance.finished {
+                self.outputs.metrics.applied.observe(seen.elapsed().as_secs_f64());
+            }
+            let hint = if advance.waits {
+                let hint = tokio::time::timeout(SLICE, inputs.hints.recv()).await.ok();
+                hint.map(|hint| hint.context("nobody tells of interfaces any more")).transpose()?
+            } else {
+                inputs.hints.try_recv().ok()
+            };
+            if hint.is_some() {
+                let links = self.lister.look(&|_| false)?;
+                newcomers.hold(&links.veths, |index| Datapath::attach(&mut self.applier.datapath, index).map(drop));
+            }
+        }
+        Ok(())
+    }
+
+    fn put_in_force(&mut self) -> anyhow::Result<()> {
+        let now = Instant::now();
         self.look(&BTreeSet::new());
         self.applier.refresh_all(now);
         let pods = self.applier.unenforced_before();
@@ -122,16 +152,35 @@ impl State<Enforcer> {
     }
 }
 
-/// Waits for the initial list. An interface that comes meanwhile is attached, and held for want of an entry; those in
-/// `older` were there before and go on as they are.
+/// Interfaces that come before the pods are known: they are attached, and held for want of an entry. Those that were
+/// there before the agent go on as they are.
+struct Newcomers {
+    older: BTreeSet<u32>,
+    held: BTreeSet<u32>,
+    exclusions: Exclusions,
+}
+
+impl Newcomers {
+    fn hold(&mut self, links: &[Link], mut attach: impl FnMut(u32) -> Result<(), Fault>) {
+        for link in links {
+            let is_new = !self.older.contains(&link.index) && self.exclusions.untouched(link).is_none();
+            if is_new && self.held.insert(link.index) {
+                match attach(link.index) {
+                    Ok(()) => tracing::info!("{} is held until the source has told which pods there are", link.name),
+                    Err(fault) => tracing::error!(interface = link.name, "could not attach: {fault}"),
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the initial list.
 async fn first_update(
     enforcer: &mut Enforcer,
     lister: &mut Lister,
-    exclusions: &Exclusions,
-    older: &BTreeSet<u32>,
+    newcomers: &mut Newcomers,
     inputs: &mut Inputs,
 ) -> anyhow::Result<Option<Update>> {
-    let mut held = BTreeSet::new();
     loop {
         tokio::select! {
             biased;
@@ -139,14 +188,7 @@ async fn first_update(
             update = inputs.updates.recv() => return update.map(Some).context("the source has ended"),
             hint = inputs.hints.recv() => { hint.context("nobody tells of interfaces any more")?; }
         }
-        for link in lister.look(&|_| false)?.veths {
-            let is_new = !older.contains(&link.index) && exclusions.untouched(&link).is_none();
-            if is_new && held.insert(link.index) {
-                match enforcer.attach(link.index) {
-                    Ok(_) => tracing::info!("{} is held until the source has told which pods there are", link.name),
-                    Err(error) => tracing::error!(interface = link.name, "could not attach: {error}"),
-                }
-            }
-        }
+        let links = lister.look(&|_| false)?;
+        newcomers.hold(&links.veths, |index| Datapath::attach(enforcer, index).map(drop));
     }
 }

@@ -1,5 +1,7 @@
 //! Carrying out, with a kernel that is made of maps and refuses what it is told to.
 
+mod slices;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -7,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use enforcer::Upkeep;
 use enforcer_abi::{Address, Counters, Op, Openness, PeerValue, PodEntry, PodFlags, RowKey, RowValue};
 use policy_compiler::{PodTables, PodUpdate, Step, TableUse, model::ObjectName};
 
@@ -21,8 +24,24 @@ struct Kernel {
     rows: BTreeSet<RowKey>,
     attached: BTreeSet<u32>,
     epoch: u64,
+    /// A map is growing, and has no room before it has done so.
+    is_full: bool,
+    /// How many writes were announced when maps were last let grow.
+    coming: usize,
+    /// How long each piece of writes takes.
+    piece_takes: Duration,
+    /// What happens when the row of a table is written.
+    at_row: BTreeMap<u64, Call>,
     /// Calls whose words begin with one of these fail.
     refuses: Vec<&'static str>,
+}
+
+struct Call(Box<dyn Fn() + Send>);
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Call")
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -65,6 +84,10 @@ impl Datapath for Fake {
 
     fn apply(&mut self, ops: &[Op]) -> Vec<(Op, Fault)> {
         let mut failed = Vec::new();
+        let takes = self.kernel().piece_takes;
+        if !takes.is_zero() {
+            std::thread::sleep(takes);
+        }
         for op in ops {
             let words = match op {
                 Op::PutRow(row) => format!("put row {}", row.key.table),
@@ -73,13 +96,28 @@ impl Datapath for Fake {
                 other => format!("{other:?}"),
             };
             match (self.call(words), op) {
-                (Ok(mut kernel), Op::PutRow(row)) => drop(kernel.rows.insert(row.key)),
+                (Ok(mut kernel), Op::PutRow(row)) => {
+                    kernel.rows.insert(row.key);
+                    if let Some(Call(call)) = kernel.at_row.get(&row.key.table) {
+                        call();
+                    }
+                }
                 (Ok(mut kernel), Op::DeleteRow(key)) => drop(kernel.rows.remove(key)),
                 (Ok(_), _) => {}
                 (Err(fault), op) => failed.push((*op, fault)),
             }
         }
         failed
+    }
+
+    fn has_room(&mut self, ops: &[Op]) -> bool {
+        ops.is_empty() || !self.kernel().is_full
+    }
+
+    fn maintain(&mut self, _: Duration, coming: &[&[Op]]) -> Result<Upkeep, Fault> {
+        let mut kernel = self.kernel();
+        kernel.coming = coming.iter().map(|ops| ops.len()).sum();
+        Ok(if kernel.is_full { Upkeep::Soon } else { Upkeep::Done })
     }
 
     fn put_pod(&mut self, entry: PodEntry) -> Result<(), Fault> {
@@ -116,6 +154,14 @@ impl Datapath for Fake {
 
     fn unsent(&mut self) -> Result<Unsent, Fault> {
         Ok(Unsent::default())
+    }
+}
+
+impl Applier<Fake> {
+    /// All of a change at once.
+    fn carry_out(&mut self, steps: Vec<Step>, now: Instant) {
+        self.enqueue(steps, None);
+        self.finish(now);
     }
 }
 
@@ -194,6 +240,7 @@ fn steps_are_carried_out_in_their_order_and_frees_wait() {
     assert_eq!(fake.done(), [] as [&str; 0]);
     let due = applier.next_tick().unwrap();
     applier.tick(due);
+    applier.finish(due);
     assert_eq!(fake.done(), ["wait", "delete row 3"]);
     assert_eq!(applier.next_tick(), None);
 }
