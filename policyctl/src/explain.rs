@@ -3,7 +3,7 @@
 use policy_compiler::explain::{Explanation, Query, Verdict, explain, render};
 use serde_json::json;
 
-use crate::{Status, ends, input};
+use crate::{Status, ends, source};
 
 /// What follows the flags in the help text.
 pub(crate) const HELP: &str = "\
@@ -28,12 +28,8 @@ pub(crate) struct Args {
     /// Where to, with its port
     #[arg(value_name = "DESTINATION:PORT[/PROTOCOL]")]
     destination: String,
-    /// A file, a folder, or - for stdin: YAML or JSON, any mix of kinds (repeatable)
-    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE|DIR|-")]
-    files: Vec<String>,
-    /// The namespace of ends that name none
-    #[arg(short, long, default_value = "default")]
-    namespace: String,
+    #[command(flatten)]
+    state: source::Args,
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
     output: Output,
@@ -58,18 +54,17 @@ type Failure = (Status, anyhow::Error);
 /// Answers. Errors of the input are told, and the answer is given all the same, for what could be read.
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let wrong_use = |error: ends::Error| (Status::BadInput, error.into());
-    let source = ends::source(&args.source, &args.namespace).map_err(wrong_use)?;
-    let (destination, port) = ends::destination(&args.destination, &args.namespace).map_err(wrong_use)?;
-    let input = input::read(&args.files).map_err(|error| (Status::BadInput, error))?;
-    let port = ends::resolve(&input.cluster, &destination, port).map_err(|error| (Status::NoAnswer, error.into()))?;
+    let source = ends::source(&args.source, &args.state.namespace).map_err(wrong_use)?;
+    let (destination, port) = ends::destination(&args.destination, &args.state.namespace).map_err(wrong_use)?;
+    let input = source::read(&args.state).map_err(|error| (Status::BadInput, error))?;
+    let port = ends::resolve(input.cluster(), &destination, port).map_err(|error| (Status::NoAnswer, error.into()))?;
     let query = Query { source, destination, port, family: None };
-    let explanations = explain(&input.cluster, &query).map_err(|error| (Status::NoAnswer, error.into()))?;
+    let explanations = explain(input.cluster(), &query).map_err(|error| (Status::NoAnswer, error.into()))?;
     match args.output {
-        Output::Text => print!("{}\n{}", render(&explanations, args.verbose), state_line(&input)),
+        Output::Text => println!("{}\n{}", render(&explanations, args.verbose), input.summary),
         Output::Json => println!("{:#}", to_json(&explanations, &input)),
     }
     Ok(if input.has_errors {
-        eprintln!("warning: the answer leaves out what could not be read");
         Status::BadInput
     } else if args.exit_code && verdict(&explanations) != "Allowed" {
         Status::Denied
@@ -88,24 +83,12 @@ fn verdict(explanations: &[Explanation]) -> &'static str {
     }
 }
 
-fn state_line(input: &input::Input) -> String {
-    let (pods, policies) = (input.cluster.pods.len(), input.cluster.policies.len());
-    let plural = |count: usize, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
-    let counts = format!("{}, {}", plural(pods, "pod", "pods"), plural(policies, "policy", "policies"));
-    format!("state: {} ({counts}, API defaults applied)\n", input.names.join(", "))
-}
-
-fn to_json(explanations: &[Explanation], input: &input::Input) -> serde_json::Value {
+fn to_json(explanations: &[Explanation], input: &source::State) -> serde_json::Value {
     json!({
         "apiVersion": "policyctl/v1",
         "kind": "Explanation",
         "verdict": verdict(explanations),
         "results": explanations,
-        "state": {
-            "source": "files",
-            "files": input.names,
-            "pods": input.cluster.pods.len(),
-            "policies": input.cluster.policies.len(),
-        },
+        "state": input.summary,
     })
 }

@@ -4,7 +4,7 @@
 
 mod ends;
 mod explain;
-mod input;
+mod source;
 
 use std::process::ExitCode;
 

@@ -3,12 +3,16 @@
 //!
 //! It judges the [`crate::model`] by itself, rule by rule, not by the tables; both are held against the reference.
 
+mod almost;
 mod answer;
+mod effect;
 mod front_end;
 mod judge;
 mod labels;
+mod near;
 mod peers;
 mod ports;
+mod quick;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -19,10 +23,14 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub use self::{
+    almost::{Almost, almost_selecting},
     answer::{
         BackEnd, Connection, Direction, Element, Explanation, Judgement, ListPart, Mismatch, MismatchKind, Party,
         PartyKind, PolicyPart, Reason, RulePart, ServicePath, Source, Verdict,
     },
+    effect::Effect,
+    near::{Edit, Fix, NearMiss, near_misses},
+    quick::{Other, Quick},
     text::render,
 };
 use self::{front_end::FrontEnd, judge::Remote};

@@ -34,7 +34,12 @@ pub fn assemble<'a>(files: impl IntoIterator<Item = &'a Parsed>) -> Assembled {
 }
 
 impl Assembled {
-    fn add(&mut self, located: &Located<Object>) {
+    pub(super) fn add(&mut self, located: &Located<Object>) {
+        self.add_as(located, false);
+    }
+
+    /// `replaces`: one that is there already is meant to be replaced.
+    pub(super) fn add_as(&mut self, located: &Located<Object>, replaces: bool) -> Option<ObjectName> {
         let mut found = Vec::new();
         let name = self.convert(&located.object, &mut found);
         for mut diagnostic in found {
@@ -43,9 +48,10 @@ impl Assembled {
                 self.diagnostics.push(diagnostic);
             }
         }
-        if let Some(name) = name {
-            self.locate(located.object.kind(), name, &located.origin);
+        if let Some(name) = &name {
+            self.locate(located.object.kind(), name.clone(), &located.origin, replaces);
         }
+        name
     }
 
     fn convert(&mut self, object: &Object, found: &mut Vec<Diagnostic>) -> Option<ObjectName> {
@@ -90,9 +96,9 @@ impl Assembled {
         }
     }
 
-    fn locate(&mut self, kind: Kind, name: ObjectName, origin: &Arc<Origin>) {
+    fn locate(&mut self, kind: Kind, name: ObjectName, origin: &Arc<Origin>, replaces: bool) {
         let earlier = self.cluster.origins.insert((kind, name.clone()), origin.clone());
-        if let Some(earlier) = earlier {
+        if let Some(earlier) = earlier.filter(|_| !replaces) {
             self.diagnostics.push(Diagnostic {
                 severity: Severity::Warning,
                 kind: kind.name().into(),

@@ -83,7 +83,8 @@ fn misspelt(version: &str, kind: &str) -> Option<Said> {
 
 /// The number of letters that were inserted, left out, replaced or swapped with their neighbour (Damerau and
 /// Levenshtein, restricted to one edit a place).
-pub(crate) fn distance(a: &str, b: &str) -> usize {
+#[must_use]
+pub fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();

@@ -6,15 +6,18 @@
 //! here: the namespace `default` where none is given, the namespaces' label `kubernetes.io/metadata.name`.
 
 mod assemble;
+mod gather;
 mod json;
 mod kinds;
 mod origin;
+mod plain;
 mod policy;
 mod read;
 mod report;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod workload;
 mod yaml;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -29,8 +32,12 @@ use k8s_openapi::{
 };
 use serde::de::DeserializeOwned;
 
-pub use self::assemble::{Assembled, assemble};
-pub(crate) use self::kinds::distance;
+pub use self::kinds::distance;
+pub use self::{
+    assemble::{Assembled, assemble},
+    gather::{Gather, Gathered, is_assumed},
+    workload::{Workload, WorkloadKind},
+};
 use self::{
     kinds::Said,
     read::OddityKind,
@@ -124,32 +131,52 @@ pub struct Parsed {
 /// Reads a file. `name` is how diagnostics call it.
 #[must_use]
 pub fn parse(name: &str, bytes: &[u8]) -> Parsed {
-    let mut parsed = Parsed::default();
+    let mut objects = Vec::new();
+    let (diagnostics, ignored) = intake(name, bytes, &mut |taken| match taken {
+        Taken::Object(object) => {
+            objects.push(object);
+            true
+        }
+        Taken::Other(..) => false,
+    });
+    Parsed { objects, diagnostics, ignored }
+}
+
+/// What a file is found to hold, as it is found.
+enum Taken<'a> {
+    /// One that verdicts depend on.
+    Object(Located<Object>),
+    /// Of another kind, as `Deployment.apps`.
+    Other(&'a str, &'a Node, Document<'a>, &'a mut Vec<Diagnostic>),
+}
+
+/// Reads one file, and hands on each object before it reads the next one.
+struct Intake<'a> {
+    diagnostics: Vec<Diagnostic>,
+    ignored: BTreeMap<String, usize>,
+    /// Answers whether it wants the object; others are counted.
+    take: &'a mut dyn FnMut(Taken<'_>) -> bool,
+}
+
+/// Reads one file; what is wrong with it, and how many objects of each kind nobody wanted.
+fn intake(
+    name: &str,
+    bytes: &[u8],
+    take: &mut dyn FnMut(Taken<'_>) -> bool,
+) -> (Vec<Diagnostic>, BTreeMap<String, usize>) {
+    let mut intake = Intake { diagnostics: Vec::new(), ignored: BTreeMap::new(), take };
     let file: Arc<str> = name.into();
-    let text = match std::str::from_utf8(bytes) {
-        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
+    match std::str::from_utf8(bytes) {
+        Ok(text) => intake.text(text.strip_prefix('\u{feff}').unwrap_or(text), &file, name.ends_with(".json")),
         Err(error) => {
             let before = &bytes[..error.valid_up_to()];
             let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
             let at = Position { line: u32::try_from(line).unwrap_or(u32::MAX), column: 1 };
             let message = "the file is not text in UTF-8; save it as that".to_owned();
-            parsed.diagnostics.push(Document { file: &file, number: 1 }.error(at, message));
-            return parsed;
-        }
-    };
-    let mut number = 0;
-    for chunk in yaml::documents(text) {
-        let (nodes, failure) = documents(chunk, name.ends_with(".json"));
-        for node in nodes {
-            number += 1;
-            parsed.document(&node, Document { file: &file, number });
-        }
-        if let Some(Unreadable { at, message }) = failure {
-            number += 1;
-            parsed.diagnostics.push(Document { file: &file, number }.error(at, message));
+            intake.diagnostics.push(Document { file: &file, number: 1 }.error(at, message));
         }
     }
-    parsed
+    (intake.diagnostics, intake.ignored)
 }
 
 /// What looks like JSON is read as JSON, and as YAML if it is none.
@@ -162,13 +189,31 @@ fn documents(chunk: yaml::Chunk<'_>, is_json: bool) -> (Vec<Node>, Option<Unread
         }
         json_failure = failure;
     }
+    if let Some(node) = plain::read(chunk) {
+        return (vec![node], None);
+    }
     match yaml::read(chunk) {
         Ok(node) => (vec![node], None),
         Err(failure) => (Vec::new(), Some(json_failure.filter(|_| is_json).unwrap_or(failure))),
     }
 }
 
-impl Parsed {
+impl Intake<'_> {
+    fn text(&mut self, text: &str, file: &Arc<str>, is_json: bool) {
+        let mut number = 0;
+        for chunk in yaml::documents(text) {
+            let (nodes, failure) = documents(chunk, is_json);
+            for node in nodes {
+                number += 1;
+                self.document(&node, Document { file, number });
+            }
+            if let Some(Unreadable { at, message }) = failure {
+                number += 1;
+                self.diagnostics.push(Document { file, number }.error(at, message));
+            }
+        }
+    }
+
     fn document(&mut self, node: &Node, document: Document<'_>) {
         if !node.is_null() {
             self.item(node, None, document);
@@ -183,7 +228,11 @@ impl Parsed {
                     self.item(item, kind, document);
                 }
             }
-            Said::Other(kind) => *self.ignored.entry(kind).or_default() += 1,
+            Said::Other(kind) => {
+                if !(self.take)(Taken::Other(&kind, node, document, &mut self.diagnostics)) {
+                    *self.ignored.entry(kind).or_default() += 1;
+                }
+            }
             Said::Misspelt { field, meant } => {
                 let mut reporter = self.reporter(node, document);
                 let written = node.text(field).unwrap_or_default();
@@ -201,7 +250,7 @@ impl Parsed {
         }
     }
 
-    fn reporter<'a>(&'a mut self, node: &Node, document: Document<'a>) -> Reporter<'a> {
+    fn reporter<'b>(&'b mut self, node: &Node, document: Document<'b>) -> Reporter<'b> {
         Reporter::new(document, node.text("kind").unwrap_or_default(), node, &mut self.diagnostics)
     }
 
@@ -229,7 +278,7 @@ impl Parsed {
             _ => Some(DEFAULT_NAMESPACE.to_owned()),
         };
         let origin = Arc::new(origin::origin(node, kind, document));
-        self.objects.push(Located { object, origin, spoiled });
+        (self.take)(Taken::Object(Located { object, origin, spoiled }));
     }
 }
 

@@ -26,6 +26,22 @@ pub(super) fn origin(node: &Node, kind: Kind, document: Document<'_>) -> Origin 
     Origin { place: document.place(node.at), fields }
 }
 
+/// The origin of the pods that a workload's template makes: where the workload begins, with the template's labels.
+pub(super) fn of_template(node: &Node, document: Document<'_>) -> Origin {
+    let mut fields = BTreeMap::new();
+    let metadata = template_of(node).and_then(|template| template.get("metadata"));
+    if let Some(labels) = metadata.and_then(|metadata| metadata.get("labels")) {
+        collect(labels, labels.at, &mut "metadata.labels".to_owned(), true, &mut fields);
+    }
+    Origin { place: document.place(node.at), fields }
+}
+
+/// `spec.template`, of a CronJob that of its Jobs.
+pub(super) fn template_of(node: &Node) -> Option<&Node> {
+    let spec = node.get("spec")?;
+    spec.get("template").or_else(|| spec.get("jobTemplate")?.get("spec")?.get("template"))
+}
+
 /// `at` is where the value's key is, if it has one.
 fn collect(node: &Node, at: Position, path: &mut String, is_labels: bool, fields: &mut BTreeMap<Box<str>, Position>) {
     fields.insert(path.as_str().into(), at);

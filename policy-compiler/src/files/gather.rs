@@ -1,0 +1,288 @@
+//! A cluster from files, for questions: [`Gather`]. Beyond what is there as objects, it has what the cluster would make
+//! of them: pods of workloads that have none, addresses of pods and Services that were never in a cluster, and the back
+//! ends of Services without EndpointSlices. Each object is converted as soon as it is read, so that a large file never
+//! lies in memory as API objects.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use k8s_openapi::{
+    api::core::v1::{Service, ServicePort},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+
+use super::{
+    Assembled, Located, Object, Taken, intake, origin,
+    report::Reporter,
+    workload::{self, Workload, WorkloadKind},
+};
+use crate::{
+    cluster::{Cluster, Origin},
+    diagnostic::{Diagnostic, Kind},
+    model::{Endpoint, EndpointPort, EndpointSlice, Labels, ObjectName, Pod, Protocol},
+};
+
+/// Takes in one file after the other.
+#[derive(Debug, Default)]
+pub struct Gather {
+    assembled: Assembled,
+    ignored: BTreeMap<String, usize>,
+    /// Whose a pod is.
+    owners: BTreeMap<ObjectName, Workload>,
+    /// Workloads made by others: ReplicaSets by Deployments, Jobs by CronJobs.
+    makers: BTreeMap<Workload, Workload>,
+    templates: BTreeMap<Workload, (Option<Box<Located<Object>>>, Arc<Origin>)>,
+    selectors: BTreeMap<ObjectName, ServiceSpec>,
+    /// Pods from manifests: they have no status, and so no address yet.
+    unborn: BTreeSet<ObjectName>,
+}
+
+/// What the cluster makes EndpointSlices of.
+#[derive(Debug)]
+struct ServiceSpec {
+    selector: Labels,
+    ports: Vec<ServicePort>,
+    is_headless: bool,
+}
+
+/// A cluster from files.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered {
+    /// All objects.
+    pub cluster: Cluster,
+    /// What is wrong with the files.
+    pub diagnostics: Vec<Diagnostic>,
+    /// How many objects there are of each kind that verdicts don't depend on, as `ConfigMap`.
+    pub ignored: BTreeMap<String, usize>,
+    /// Whose a pod is; pods that nothing made are not in it.
+    pub owners: BTreeMap<ObjectName, Workload>,
+    /// Where the labels of a workload's pods are written.
+    pub templates: BTreeMap<Workload, Arc<Origin>>,
+}
+
+impl Gather {
+    /// Takes in a file. With `replaces`, an object that is there already is replaced without a warning.
+    pub fn file(&mut self, name: &str, bytes: &[u8], replaces: bool) {
+        let (diagnostics, ignored) = intake(name, bytes, &mut |taken| match taken {
+            Taken::Object(object) => {
+                self.object(&object, replaces);
+                true
+            }
+            Taken::Other(kind, node, document, diagnostics) => {
+                let Some(kind) = WorkloadKind::of_file(kind) else { return false };
+                let mut reporter = Reporter::new(document, kind.name(), node, diagnostics);
+                if let Some(read) = workload::workload(node, kind, &mut reporter) {
+                    let origin = Arc::new(origin::of_template(node, document));
+                    if let Some(owner) = read.owner {
+                        self.makers.insert(read.workload.clone(), owner);
+                    }
+                    let located = |pod| Located {
+                        object: Object::Pod(Box::new(pod)),
+                        origin: origin.clone(),
+                        spoiled: Vec::new(),
+                    };
+                    let pod = read.pod.map(|pod| Box::new(located(pod)));
+                    self.templates.insert(read.workload, (pod, origin));
+                }
+                true
+            }
+        });
+        self.assembled.diagnostics.extend(diagnostics);
+        for (kind, count) in ignored {
+            *self.ignored.entry(kind).or_default() += count;
+        }
+    }
+
+    /// Removes a policy that is there; `false` if it isn't.
+    pub fn without_policy(&mut self, name: &ObjectName) -> bool {
+        self.assembled.cluster.policies.remove(name).is_some()
+    }
+
+    /// The names of the policies so far.
+    pub fn policies(&self) -> impl Iterator<Item = &ObjectName> {
+        self.assembled.cluster.policies.keys()
+    }
+
+    fn object(&mut self, located: &Located<Object>, replaces: bool) {
+        let Some(name) = self.assembled.add_as(located, replaces) else { return };
+        match &located.object {
+            Object::Pod(pod) => {
+                if let Some(owner) = Workload::owner_of(&pod.metadata) {
+                    self.owners.insert(name.clone(), owner.beyond_replica_set(&pod.metadata));
+                }
+                if pod.status.is_none() {
+                    self.unborn.insert(name);
+                }
+            }
+            Object::Service(service) => {
+                if let Some(spec) = service_spec(service) {
+                    self.selectors.insert(name, spec);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What it all amounts to.
+    #[must_use]
+    pub fn finish(mut self) -> Gathered {
+        for owner in self.owners.values_mut() {
+            while let Some(maker) = self.makers.get(owner) {
+                *owner = maker.clone();
+            }
+        }
+        let with_pods: BTreeSet<_> = self.owners.values().cloned().collect();
+        let mut templates = BTreeMap::new();
+        for (workload, (pod, origin)) in std::mem::take(&mut self.templates) {
+            let is_top = !self.makers.contains_key(&workload);
+            if let Some(pod) = pod.filter(|_| is_top && !with_pods.contains(&workload)) {
+                self.object(&pod, false);
+                self.owners.insert(workload.stand_in(), workload.clone());
+            }
+            templates.insert(workload, origin);
+        }
+        let Assembled { mut cluster, diagnostics } = self.assembled;
+        cluster.imply_namespaces();
+        let mut assumed = Assumed::of(&cluster);
+        for name in &self.unborn {
+            if let Some(pod) = cluster.pods.get_mut(name).filter(|pod| !pod.host_network && pod.addresses.is_empty()) {
+                pod.addresses = assumed.next();
+            }
+        }
+        let sliced: BTreeSet<_> = cluster
+            .endpoint_slices
+            .values()
+            .map(|slice| ObjectName::new(slice.name.namespace.clone(), slice.service.clone()))
+            .collect();
+        for (name, spec) in &self.selectors {
+            if let Some(service) = cluster.services.get_mut(name)
+                && service.cluster_ips.is_empty()
+                && !spec.is_headless
+            {
+                service.cluster_ips = assumed.next();
+            }
+            if !sliced.contains(name) {
+                let slices = slices(name, spec, &cluster.pods);
+                cluster.endpoint_slices.extend(slices.into_iter().map(|slice| (slice.name.clone(), slice)));
+            }
+        }
+        Gathered { cluster, diagnostics, ignored: self.ignored, owners: self.owners, templates }
+    }
+}
+
+impl Gathered {
+    /// Addresses for a pod that is only thought of.
+    #[must_use]
+    pub fn assume_addresses(&self) -> Vec<IpAddr> {
+        Assumed::of(&self.cluster).next()
+    }
+}
+
+/// Whether an address was made up here, because the object has none yet. Those of IPv4 are reserved (RFC 1112 section
+/// 4), those of IPv6 are for discarding (RFC 6666): no block that means a cluster's pods holds them.
+#[must_use]
+pub fn is_assumed(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.octets()[0] == 240,
+        IpAddr::V6(address) => address.segments()[..4] == [0x100, 0, 0, 0],
+    }
+}
+
+/// Hands out addresses, of the families that the cluster has.
+struct Assumed {
+    next: u32,
+    v4: bool,
+    v6: bool,
+}
+
+impl Assumed {
+    fn of(cluster: &Cluster) -> Self {
+        let addresses = || {
+            let pods = cluster.pods.values().flat_map(|pod| &pod.addresses);
+            pods.chain(cluster.services.values().flat_map(|service| &service.cluster_ips))
+        };
+        let used = addresses().filter(|address| is_assumed(**address)).count();
+        let v6 = addresses().any(IpAddr::is_ipv6);
+        let v4 = !v6 || addresses().any(IpAddr::is_ipv4);
+        Self { next: u32::try_from(used).unwrap_or_default() + 1, v4, v6 }
+    }
+
+    fn next(&mut self) -> Vec<IpAddr> {
+        let number = self.next;
+        self.next += 1;
+        let v4 = IpAddr::V4(Ipv4Addr::from(0xf000_0000 + number));
+        let v6 = IpAddr::V6(Ipv6Addr::from((0x100_u128 << 112) + u128::from(number)));
+        [(self.v4, v4), (self.v6, v6)].into_iter().filter_map(|(has, address)| has.then_some(address)).collect()
+    }
+}
+
+fn service_spec(service: &Service) -> Option<ServiceSpec> {
+    let spec = service.spec.as_ref()?;
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    let selector = spec.selector.as_ref().filter(|selector| !selector.is_empty())?;
+    let is_headless = spec.cluster_ip.as_deref() == Some("None");
+    let selector = selector.iter().map(|(key, value)| (Arc::from(&**key), Arc::from(&**value))).collect();
+    Some(ServiceSpec { selector, ports: spec.ports.clone().unwrap_or_default(), is_headless })
+}
+
+/// The slices that the EndpointSlice controller would make: one for each pod, since named target ports may differ.
+fn slices(name: &ObjectName, spec: &ServiceSpec, pods: &BTreeMap<ObjectName, Pod>) -> Vec<EndpointSlice> {
+    let selects = |pod: &&Pod| {
+        pod.name.namespace == name.namespace
+            && !pod.ended
+            && !pod.addresses.is_empty()
+            && spec.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+    };
+    let of_pod = |pod: &Pod| EndpointSlice {
+        name: ObjectName::new(name.namespace.clone(), format!("{}/{}", name.name, pod.name.name)),
+        service: name.name.clone(),
+        ports: spec.ports.iter().filter_map(|port| target(port, pod)).collect(),
+        endpoints: pod
+            .addresses
+            .iter()
+            .map(|address| Endpoint {
+                addresses: vec![*address],
+                ready: true,
+                serving: true,
+                terminating: false,
+                node: pod.node.clone(),
+            })
+            .collect(),
+    };
+    pods.values().filter(selects).map(of_pod).collect()
+}
+
+fn target(port: &ServicePort, pod: &Pod) -> Option<EndpointPort> {
+    let protocol = match port.protocol.as_deref() {
+        None | Some("TCP") => Protocol::Tcp,
+        Some("UDP") => Protocol::Udp,
+        Some("SCTP") => Protocol::Sctp,
+        Some(_) => return None,
+    };
+    let number = match &port.target_port {
+        None => u16::try_from(port.port).ok()?,
+        Some(IntOrString::Int(0)) => u16::try_from(port.port).ok()?,
+        Some(IntOrString::Int(number)) => u16::try_from(*number).ok()?,
+        Some(IntOrString::String(wanted)) => {
+            pod.ports.iter().find(|named| &*named.name == wanted && named.protocol == protocol)?.number
+        }
+    };
+    Some(EndpointPort { name: port.name.as_deref().unwrap_or_default().into(), protocol, number })
+}
+
+impl Gathered {
+    /// Where the labels of a pod are written: in its workload's template, if that was read, else in the pod itself.
+    #[must_use]
+    pub fn labels_of(&self, pod: &ObjectName) -> Option<(&Origin, Option<&Workload>)> {
+        let owner = self.owners.get(pod);
+        match owner.and_then(|owner| self.templates.get(owner)) {
+            Some(origin) => Some((origin, owner)),
+            None => self.cluster.origin(Kind::Pod, pod).map(|origin| (origin, owner)),
+        }
+    }
+}
