@@ -113,6 +113,10 @@ fn open(args: &RunArgs) -> anyhow::Result<Enforcer> {
     options.settings.source_check = enforcer_abi::SourceCheck::from(args.source_check) as u32;
     options.settings.audit = u32::from(args.audit);
     options.settings.keep_established = u32::from(args.established == Established::Keep);
+    for timeout in &args.timeout {
+        timeout.set(&mut options.settings.timeouts, |time| options.clock.jiffies(time));
+    }
+    (options.sizes.flows, options.sizes.openings) = (args.flows, args.openings);
     options.settings.node_interfaces = u32::from(!args.node_interface.is_empty());
     Ok(Enforcer::open(&options)?)
 }

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::RangedI64ValueParser};
+
+use crate::timeouts::{Timeout, parse_duration};
 
 /// Enforces network policies at the pods of this node.
 #[derive(Debug, Parser)]
@@ -72,12 +74,28 @@ pub struct RunArgs {
     /// Sluice was first attached
     #[arg(long, env = "SLUICE_MIDSTREAM_GRACE", value_parser = parse_duration, default_value = "120s", value_name = "TIME")]
     pub midstream_grace: Duration,
+    /// How long a flow is remembered without a packet, as seconds or with a unit, like tcp-established=5d (repeatable).
+    /// Names: tcp-syn-sent, tcp-established, tcp-fin-wait, tcp-close, udp, udp-stream, icmp, fragment
+    #[arg(long, env = "SLUICE_TIMEOUT", value_delimiter = ',', value_name = "NAME=TIME")]
+    pub timeout: Vec<Timeout>,
+    /// How many flows with packets in both directions are remembered; each takes 128 bytes or so of the kernel's memory
+    #[arg(long, env = "SLUICE_FLOWS", value_parser = table_size(), default_value_t = 131_072, value_name = "N")]
+    pub flows: u32,
+    /// How many flows with packets in one direction are remembered besides
+    #[arg(long, env = "SLUICE_OPENINGS", value_parser = table_size(), default_value_t = 32_768, value_name = "N")]
+    pub openings: u32,
     /// The form of the log on stderr
     #[arg(long, env = "SLUICE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human, value_name = "FORMAT")]
     pub log_format: LogFormat,
     /// What is logged: error, warn, info, debug, trace, or directives of tracing-subscriber's EnvFilter
     #[arg(long, env = "SLUICE_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
+}
+
+/// What `--flows` and `--openings` may be: below, the kernel's lists of free entries for each CPU are most of a table;
+/// above, it takes more than 8 GiB.
+fn table_size() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1024..=64 << 20)
 }
 
 const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/sluice";
@@ -122,22 +140,6 @@ impl From<SourceCheck> for enforcer_abi::SourceCheck {
     }
 }
 
-/// A number with a unit: `500ms`, `120s`, `2m`, `1h`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a time: write a whole number and ms, s, m or h, like 120s");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(wrong()),
-    };
-    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,23 +150,31 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    #[track_caller]
+    fn parsed(flags: &[&str]) -> Result<RunArgs, clap::Error> {
+        Cli::try_parse_from(["sluice-agent"].iter().chain(flags)).map(|cli| cli.run)
+    }
+
     #[test]
-    fn durations() {
-        #[track_caller]
-        fn check(text: &str, expected: Option<u64>) {
-            assert_eq!(parse_duration(text).ok().map(|d| d.as_millis()), expected.map(u128::from), "{text}");
+    fn sizes_and_time_outs() {
+        let args = parsed(&["--flows", "1048576", "--openings=65536", "--timeout", "udp=60,icmp=5s"]).unwrap();
+        assert_eq!((args.flows, args.openings, args.timeout.len()), (1_048_576, 65_536, 2));
+        let args = parsed(&["--timeout", "udp=60", "--timeout", "udp=1m"]).unwrap();
+        assert_eq!(args.timeout.len(), 2);
+        for (flag, value, says) in [
+            ("--flows", "1000", "1000 is not in 1024..=67108864"),
+            ("--openings", "many", "invalid digit"),
+            ("--timeout", "udp", "is not of the form NAME=TIME"),
+        ] {
+            let error = parsed(&[flag, value]).unwrap_err().to_string();
+            assert!(error.contains(flag) && error.contains(says), "{error}");
         }
-        check("120s", Some(120_000));
-        check("500ms", Some(500));
-        check("2m", Some(120_000));
-        check("1h", Some(3_600_000));
-        check("0s", Some(0));
-        check("120", None);
-        check("s", None);
-        check("-1s", None);
-        check("1.5s", None);
-        check("99999999999999999999h", None);
-        check("18446744073709551615h", None);
+    }
+
+    #[test]
+    fn the_sizes_that_nobody_asks_for_are_the_enforcers() {
+        let (args, sizes) = (parsed(&[]).unwrap(), enforcer::MapSizes::default());
+        assert_eq!((args.flows, args.openings), (sizes.flows, sizes.openings));
     }
 
     #[test]

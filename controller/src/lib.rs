@@ -18,3 +18,4 @@ pub mod report;
 pub mod socket;
 pub mod source;
 pub mod state;
+pub mod timeouts;
