@@ -132,6 +132,19 @@ impl Compiler {
         for event in events {
             self.take_in(event, &mut batch);
         }
+        self.compile(batch)
+    }
+
+    /// Takes in which pods of this node are behind a veth, by UID: exactly these. Whoever has an address there keeps it,
+    /// however late another pod claims it; otherwise the last one to claim it has it. No source tells that, so it is no
+    /// [`Event`], and it matters to addresses only that several pods claim.
+    pub fn set_bound<'a>(&mut self, uids: impl IntoIterator<Item = &'a str>) -> Changes {
+        let mut batch = Batch::default();
+        let changes = self.take_in_bound(&uids.into_iter().collect(), &mut batch);
+        if changes { self.compile(batch) } else { Changes::default() }
+    }
+
+    fn compile(&mut self, mut batch: Batch) -> Changes {
         self.resolve(&mut batch);
         self.classify(&mut batch);
         self.judge_front_ends(&mut batch);

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use enforcer_abi::{Address, ClassId, EVERYBODY, PeerFlags, PeerValue};
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 use super::{blocks::BlockTree, classes::Classes};
-use crate::index::slab::Slab;
+use crate::index::{population::PodId, slab::Slab};
 
 pub(crate) type AddressId = u32;
 
@@ -16,13 +17,15 @@ pub(crate) struct Addresses {
     entries: Slab<AddressEntry>,
     /// Those that may have changed in this batch.
     touched: Vec<AddressId>,
+    /// Pods of this node that are behind a veth: of several that claim an address, one of these has it.
+    bound: FxHashSet<PodId>,
 }
 
 /// An address.
 #[derive(Debug)]
 pub(crate) struct AddressEntry {
     pub(crate) address: Address,
-    /// The pods that claim it; the last one to do so holds it.
+    /// The pods that claim it, in the order in which they did; see [`Addresses::holder`].
     pub(crate) claims: SmallVec<[u32; 1]>,
     /// The slices with back ends that have it.
     pub(crate) slices: SmallVec<[u32; 1]>,
@@ -143,6 +146,18 @@ impl Addresses {
                 (entry.class, entry.block_class) = (class, class);
             }
         }
+    }
+
+    /// The pod that has an address: the last one to claim it among those that are bound, or else among all.
+    pub(crate) fn holder(&self, id: AddressId) -> Option<PodId> {
+        let claims = &self.entries[id].claims;
+        let bound = if claims.len() < 2 { None } else { claims.iter().rev().find(|pod| self.bound.contains(pod)) };
+        bound.or(claims.last()).copied()
+    }
+
+    /// A pod is bound now, or not any more. Answers whether that is new.
+    pub(crate) fn set_bound(&mut self, pod: PodId, bound: bool) -> bool {
+        if bound { self.bound.insert(pod) } else { self.bound.remove(&pod) }
     }
 
     pub(crate) fn find(&self, address: Address) -> Option<&AddressEntry> {

@@ -52,9 +52,9 @@ impl Compiler {
         let entry = self.addresses.get(id);
         let address = entry.address;
         let block_class = if entry.is_block_class_stale { self.blocks.class(address) } else { entry.block_class };
-        let class = match entry.claims.last() {
+        let class = match self.addresses.holder(id) {
             None => block_class,
-            Some(&pod) => self.class_of_pod(pod, id, block_class, known),
+            Some(pod) => self.class_of_pod(pod, id, block_class, known),
         };
         let entry = self.addresses.get_mut(id);
         let flags = if self.judges_egress { entry.flags() } else { 0 };

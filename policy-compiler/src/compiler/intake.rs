@@ -111,14 +111,17 @@ impl Compiler {
             entry.hosts += 1;
             return;
         }
-        if let Some(&other) = entry.claims.last() {
+        let other = entry.claims.last().copied();
+        entry.claims.push(pod);
+        let ip = entry.address.into();
+        if let Some(other) = other {
+            let holder = self.addresses.holder(address).unwrap_or(pod);
             batch.reports.push(Report::AddressConflict {
-                address: entry.address.into(),
-                holder: self.population.pod_name(pod),
-                other: self.population.pod_name(other),
+                address: ip,
+                holder: self.population.pod_name(holder),
+                other: self.population.pod_name(if holder == pod { other } else { pod }),
             });
         }
-        entry.claims.push(pod);
     }
 
     fn unclaim(&mut self, pod: PodId, address: AddressId, host: bool) {

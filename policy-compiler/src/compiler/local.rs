@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use enforcer_abi::TableId;
+use rustc_hash::FxHashSet;
+use smallvec::SmallVec;
 
 use super::{Batch, Compiler, policies::PolicyId};
 use crate::{
-    change::PodTables,
+    change::{PodTables, Report},
+    class::addresses::Addresses,
     index::population::{KindId, PodId},
 };
 
@@ -41,6 +44,10 @@ impl Compiler {
             return;
         }
         let left = self.local_pods.remove(&id);
+        let stays = left.as_ref().zip(wanted).is_some_and(|(left, (uid, _))| left.uid == *uid);
+        if !stays && self.addresses.set_bound(id, false) {
+            self.population.pods[id].addresses.iter().for_each(|address| self.addresses.touch(*address));
+        }
         if let Some(local) = &left {
             batch.stale_kinds.insert(local.kind);
             if let Some(kind) = self.local_kinds.get_mut(&local.kind) {
@@ -62,13 +69,42 @@ impl Compiler {
         }
     }
 
+    /// Pods of this node are bound to veths: exactly those with these UIDs. Answers whether that changes anything.
+    pub(super) fn take_in_bound(&mut self, uids: &FxHashSet<&str>, batch: &mut Batch) -> bool {
+        let mut changes = false;
+        for (&id, local) in &self.local_pods {
+            let addresses = &self.population.pods[id].addresses;
+            let holders = |addresses_of: &Addresses| -> SmallVec<[Option<PodId>; 2]> {
+                addresses.iter().map(|address| addresses_of.holder(*address)).collect()
+            };
+            let before = holders(&self.addresses);
+            if !self.addresses.set_bound(id, uids.contains(&*local.uid)) {
+                continue;
+            }
+            for ((&address, old), new) in addresses.iter().zip(before).zip(holders(&self.addresses)) {
+                if let (Some(old), Some(new)) = (old, new)
+                    && old != new
+                {
+                    changes = true;
+                    self.addresses.touch(address);
+                    batch.reports.push(Report::AddressConflict {
+                        address: self.addresses.get(address).address.into(),
+                        holder: self.population.pod_name(new),
+                        other: self.population.pod_name(old),
+                    });
+                }
+            }
+        }
+        changes
+    }
+
     /// What the kernel should know of a pod of this node.
     pub(super) fn pod_tables(&self, id: PodId, local: &LocalPod) -> PodTables {
         let pod = &self.population.pods[id];
         let namespace = &self.population.namespaces[pod.namespace];
         let tables = self.local_kinds.get(&local.kind).map(|kind| kind.tables).unwrap_or_default();
         let [ingress, egress] = tables.map(|table| Some(self.tables.get(table?)?.table.table_use()));
-        let holds = |address: &&u32| self.addresses.get(**address).claims.last() == Some(&id);
+        let holds = |address: &&u32| self.addresses.holder(**address) == Some(id);
         PodTables {
             uid: local.uid.clone(),
             name: self.population.pod_name(id),

@@ -279,6 +279,46 @@ fn who_claims_an_address_last_has_it_until_it_goes() {
 }
 
 #[test]
+fn a_pod_that_is_bound_keeps_its_address_until_its_veth_goes() {
+    let mut compiler = compiler(server_and_client());
+    assert!(compiler.set_bound(["uid-here-server", "nobody"]).is_empty());
+    let conflict = |holder: &str, other: &str| Report::AddressConflict {
+        address: ip("10.0.0.1"),
+        holder: ObjectName::new("ns", holder),
+        other: ObjectName::new("ns", other),
+    };
+    let held = |compiler: &Compiler| compiler.pods().iter().map(|pod| pod.addresses.len()).collect::<Vec<_>>();
+    let before = compiler.contents().peers;
+    let changes = compiler.apply(Event::PutPod(pod("here-thief", "app=client", &["10.0.0.1"])));
+    assert_eq!(changes.reports, [conflict("here-server", "here-thief")]);
+    assert_eq!((held(&compiler), compiler.contents().peers == before), (vec![1, 0], true));
+    // a pod of another node doesn't take it either
+    let changes = compiler.apply(Event::PutPod(pod("there", "app=client", &["10.0.0.1"])));
+    assert_eq!(changes.reports, [conflict("here-server", "there")]);
+    compiler.apply(Event::DeletePod(ObjectName::new("ns", "there")));
+    // another label makes it no other pod
+    compiler.apply(Event::PutPod(pod("here-server", "app=server tier=x", &["10.0.0.1"])));
+    assert_eq!(held(&compiler), [1, 0]);
+
+    // its veth goes: the last one to claim the address has it, whoever that is
+    let changes = compiler.set_bound(["uid-here-client"]);
+    assert_eq!(changes.reports, [conflict("here-thief", "here-server")]);
+    assert_eq!(held(&compiler), [0, 1]);
+    assert_ne!(compiler.contents().peers, before, "the address has the labels of its new pod");
+    assert!(compiler.set_bound(["uid-here-client", "uid-here-thief"]).is_empty());
+    // both bound, as two veths with one address may be: the later claim
+    assert!(compiler.set_bound(["uid-here-thief", "uid-here-server"]).is_empty());
+    assert_eq!(held(&compiler), [0, 1]);
+    // what was bound and goes is forgotten, and so is the number that it had
+    compiler.apply(Event::DeletePod(ObjectName::new("ns", "here-thief")));
+    compiler.apply(Event::DeletePod(ObjectName::new("ns", "here-server")));
+    compiler.apply(Event::PutPod(pod("here-new", "app=server", &["10.0.0.1"])));
+    compiler.apply(Event::PutPod(pod("here-later", "app=server", &["10.0.0.1"])));
+    let held: Vec<_> = compiler.pods().iter().map(|pod| (pod.name.name.to_string(), pod.addresses.len())).collect();
+    assert!(held.contains(&("here-later".into(), 1)) && held.contains(&("here-new".into(), 0)), "{held:?}");
+}
+
+#[test]
 fn a_pod_of_the_host_is_its_node() {
     let mut events = server_and_client();
     events.push(Event::PutPod(Pod { host_network: true, ..pod("here-host", "app=client", &["192.0.2.1"]) }));
