@@ -13,7 +13,7 @@ mod pod;
 mod probe;
 mod process;
 mod raw;
-mod registry;
+pub(crate) mod registry;
 mod server;
 pub mod services;
 mod stream;

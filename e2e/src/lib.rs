@@ -3,4 +3,5 @@
 
 pub mod bed;
 pub mod connections;
+pub mod lab;
 pub mod packets;

@@ -6,12 +6,13 @@ mod apt;
 mod bench;
 mod demo;
 mod kernels;
+mod lab;
 mod setup;
 mod test;
 mod tidy;
 mod toolchain;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -52,6 +53,12 @@ enum Task {
         /// Series as in `uname -r`, such as 5.10; all if there is none.
         series: Vec<String>,
     },
+    /// A real Kubernetes cluster on this machine: build, up, down, status, kubectl, exec, import. Needs root.
+    #[command(disable_help_flag = true)]
+    Lab {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// All tests, where one that can't run is a failure.
     Ci,
 }
@@ -76,6 +83,7 @@ fn run(task: &Task) -> Result<ExitCode> {
     setup::run(&toolchain, matches!(task, Task::Setup))?;
     match task {
         Task::Setup | Task::Tidy => Ok(ExitCode::SUCCESS),
+        Task::Lab { arguments } => lab::run(&toolchain, arguments),
         Task::Demo => demo::run(&toolchain),
         Task::Test { classes } => test::run(&toolchain, classes, test::Skipping::Allowed),
         Task::Ci => test::run(&toolchain, &[], test::Skipping::Fails),

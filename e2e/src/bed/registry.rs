@@ -43,6 +43,8 @@ pub(crate) enum Resource {
     Folder(PathBuf),
     /// A child that nobody has waited for yet.
     Process(Pid),
+    /// The folder of a lab, which tells all that belongs to it.
+    Lab(PathBuf),
 }
 
 /// Removes its resource when dropped.
@@ -58,6 +60,11 @@ impl Lease {
         let number = registry.next;
         registry.leases.insert(number, resource);
         Self(number)
+    }
+
+    /// Leaves the resource to others: it stays.
+    pub(crate) fn forget(self) {
+        open_registry().leases.remove(&self.0);
     }
 }
 
@@ -78,6 +85,11 @@ impl Resource {
             Self::Process(pid) => {
                 // Not waited for yet, so the number is still this child's; gone already is as good.
                 let _ = kill(*pid, Signal::SIGKILL);
+            }
+            Self::Lab(path) => {
+                if let Err(error) = crate::lab::remove(path) {
+                    eprintln!("cannot remove the lab in {}: {error:#}", path.display());
+                }
             }
         }
     }
@@ -208,7 +220,7 @@ fn leftovers(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The process that a name tells.
-fn owner(path: &Path) -> Option<u32> {
+pub(crate) fn owner(path: &Path) -> Option<u32> {
     let mut parts = path.file_name()?.to_str()?.strip_prefix("sluice-")?.splitn(3, '-');
     let pid = parts.next()?.parse().ok()?;
     let _number: u64 = parts.next()?.parse().ok()?;

@@ -1,0 +1,35 @@
+//! The lab: a real Kubernetes cluster on one machine. A control plane (etcd, kube-apiserver, kube-controller-manager,
+//! kube-scheduler) and up to eight nodes (containerd, kubelet, kube-proxy), each a [`Machine`]: a set of namespaces
+//! with a file system of its own. Dual stack, CoreDNS, the reference CNI plugins. Start at [`Lab::up`]; `docs/lab.md`
+//! tells the rest.
+//!
+//! Nothing of the machine itself is touched: no link, no address, no rule, no file outside the cache folder, and below
+//! `/sys/fs/cgroup` only the lab's own group. A lab is removed when dropped, on SIGINT, SIGTERM and SIGHUP, and by the
+//! next lab where its process was killed; [`Lab::keep`] leaves it running.
+
+mod cgroups;
+mod cluster;
+mod control_plane;
+mod dns;
+mod folder;
+mod images;
+mod machine;
+mod mounts;
+mod network;
+mod node;
+mod oci;
+mod pki;
+mod programs;
+mod settings;
+mod template;
+
+pub use cluster::Lab;
+pub(crate) use folder::remove;
+pub use folder::{Folder, KEPT};
+pub use images::build as build_images;
+pub use machine::{Daemon, Machine};
+pub use network::{OUTSIDE_V4, OUTSIDE_V6};
+pub use node::Node;
+pub use oci::{Archive, Entry, Image};
+pub use programs::{Programs, Suite};
+pub use settings::{Cni, Proxy, Settings};

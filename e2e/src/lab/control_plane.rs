@@ -1,0 +1,151 @@
+//! The control plane: etcd, kube-apiserver, kube-controller-manager and kube-scheduler on a machine of their own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    machine::{Daemon, Machine},
+    network::{API_SERVICE, CONTROL_V4, POD_RANGES, SERVICE_RANGES},
+    pki::{Pki, Subject},
+    programs::Programs,
+};
+
+/// Where the API server listens, on [`CONTROL_V4`].
+const PORT: u16 = 6443;
+/// Where etcd listens, on the machine's loopback.
+const ETCD: &str = "http://127.0.0.1:2379";
+/// The longest time from the start of the API server until it is ready.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Starts the programs of the control plane.
+pub(super) struct ControlPlane<'a> {
+    pub(super) machine: &'a Machine,
+    pub(super) programs: &'a Programs,
+    pub(super) pki: &'a Pki,
+    /// Of the lab.
+    pub(super) folder: &'a Path,
+}
+
+/// What clients take for the API server.
+pub(super) fn server() -> String {
+    format!("https://{CONTROL_V4}:{PORT}")
+}
+
+impl ControlPlane<'_> {
+    /// Makes the certificates of the control plane itself and of its administrator, whose kubeconfig is returned.
+    pub(super) fn certify(pki: &Pki) -> Result<PathBuf> {
+        let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
+        let mut names = names.to_vec();
+        names.push("kubernetes.default.svc.cluster.local".to_owned());
+        names.extend([CONTROL_V4, API_SERVICE, std::net::Ipv4Addr::LOCALHOST].map(|address| address.to_string()));
+        pki.issue("apiserver", Subject { user: "kube-apiserver", group: None }, names)?;
+        let masters = Some("system:masters");
+        pki.issue("apiserver-kubelet", Subject { user: "kube-apiserver", group: masters }, Vec::new())?;
+        for name in ["controller-manager", "scheduler"] {
+            let user = format!("system:kube-{name}");
+            pki.client(name, Subject { user: &user, group: None }, Vec::new(), &server())?;
+        }
+        pki.client("admin", Subject { user: "admin", group: masters }, Vec::new(), &server())
+    }
+
+    /// Starts etcd and the API server.
+    pub(super) fn start_api(&self) -> Result<Daemon> {
+        let data = self.folder.join("etcd");
+        let peer = "http://127.0.0.1:2380";
+        let etcd = vec![
+            format!("--data-dir={}", data.display()),
+            format!("--listen-client-urls={ETCD}"),
+            format!("--advertise-client-urls={ETCD}"),
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster=default={peer}"),
+            // What is lost with the power is a lab.
+            "--unsafe-no-fsync".to_owned(),
+        ];
+        self.start("etcd", &self.programs.etcd(), &etcd)?;
+        let file = |name: &str| self.pki.file(name);
+        let api = vec![
+            format!("--etcd-servers={ETCD}"),
+            format!("--bind-address={CONTROL_V4}"),
+            format!("--advertise-address={CONTROL_V4}"),
+            format!("--secure-port={PORT}"),
+            format!("--tls-cert-file={}", file("apiserver.crt")),
+            format!("--tls-private-key-file={}", file("apiserver.key")),
+            format!("--client-ca-file={}", file("ca.crt")),
+            format!("--kubelet-client-certificate={}", file("apiserver-kubelet.crt")),
+            format!("--kubelet-client-key={}", file("apiserver-kubelet.key")),
+            format!("--kubelet-certificate-authority={}", file("ca.crt")),
+            // Names of nodes are known to nobody here.
+            "--kubelet-preferred-address-types=InternalIP".to_owned(),
+            format!("--service-account-key-file={}", file("sa.pub")),
+            format!("--service-account-signing-key-file={}", file("sa.key")),
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
+            format!("--service-cluster-ip-range={SERVICE_RANGES}"),
+            "--authorization-mode=Node,RBAC".to_owned(),
+            "--enable-admission-plugins=NodeRestriction".to_owned(),
+            "--allow-privileged=true".to_owned(),
+        ];
+        self.start("kube-apiserver", &self.programs.kubernetes("kube-apiserver"), &api)
+    }
+
+    /// Waits until the API server says that it is ready.
+    pub(super) fn await_api(&self, api: &Daemon, kubeconfig: &Path) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut kubectl = Command::new(self.programs.kubectl());
+            kubectl.arg("--kubeconfig").arg(kubeconfig).args(["get", "--raw", "/readyz"]);
+            let Err(error) = self.machine.output(&mut kubectl) else { return Ok(()) };
+            if !self.machine.runs(api) {
+                bail!("kube-apiserver has ended; it said:\n{}", api.said());
+            }
+            if Instant::now() > deadline {
+                return Err(error).with_context(|| format!("the API server is not ready; it said:\n{}", api.said()));
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Starts the controllers and the scheduler.
+    pub(super) fn start_controllers(&self) -> Result<()> {
+        let file = |name: &str| self.pki.file(name);
+        let kubeconfig = |name: &str| {
+            let path = file(&format!("{name}.kubeconfig"));
+            ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"]
+                .map(|flag| format!("--{flag}={path}"))
+        };
+        let mut manager = kubeconfig("controller-manager").to_vec();
+        manager.extend([
+            "--leader-elect=false".to_owned(),
+            "--bind-address=127.0.0.1".to_owned(),
+            // Otherwise the controllers have no rights: nodes stay tainted, and Services without endpoints.
+            "--use-service-account-credentials=true".to_owned(),
+            format!("--service-account-private-key-file={}", file("sa.key")),
+            format!("--root-ca-file={}", file("ca.crt")),
+            format!("--cluster-signing-cert-file={}", file("ca.crt")),
+            format!("--cluster-signing-key-file={}", file("ca.key")),
+            // The lab gives each node its range itself, by the node's number.
+            "--allocate-node-cidrs=false".to_owned(),
+            format!("--cluster-cidr={POD_RANGES}"),
+            format!("--service-cluster-ip-range={SERVICE_RANGES}"),
+        ]);
+        self.start("kube-controller-manager", &self.programs.kubernetes("kube-controller-manager"), &manager)?;
+        let mut scheduler = kubeconfig("scheduler").to_vec();
+        scheduler.extend(["--leader-elect=false".to_owned(), "--bind-address=127.0.0.1".to_owned()]);
+        self.start("kube-scheduler", &self.programs.kubernetes("kube-scheduler"), &scheduler)?;
+        Ok(())
+    }
+
+    fn start(&self, name: &str, program: &Path, arguments: &[String]) -> Result<Daemon> {
+        let logs = self.folder.join("logs");
+        fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+        let log = logs.join(format!("{name}.log"));
+        self.machine.start(program, arguments, &self.programs.path(), &log).with_context(|| name.to_owned())
+    }
+}

@@ -1,0 +1,102 @@
+//! `cargo xtask lab`: installs what the lab needs of this system and hands over to the lab's own program.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::unistd::geteuid;
+
+use crate::{
+    apt::{self, Suite},
+    toolchain::{Toolchain, output},
+};
+
+/// Files of Debian packages that the lab's programs are built from or run with.
+const NEEDED: [(&[&str], &str); 7] = [
+    (&["/usr/bin/busybox", "/bin/busybox"], "busybox-static"),
+    (&["/usr/include/seccomp.h"], "libseccomp-dev"),
+    (&["/usr/bin/pkg-config"], "pkg-config"),
+    (&["/usr/bin/cc"], "gcc"),
+    (&["/usr/include/stdlib.h"], "libc6-dev"),
+    (&["/usr/sbin/iptables", "/sbin/iptables"], "iptables"),
+    (&["/usr/bin/mount", "/bin/mount"], "mount"),
+];
+
+/// Debian's newest stable suite, for its Go: any since 1.21 fetches the version that is asked for by itself.
+const SUITE: &str = "trixie";
+/// Go of [`SUITE`].
+const PACKAGES: [&str; 2] = ["golang-1.24-go", "golang-1.24-src"];
+/// The folder of its programs, below that in which the packages are unpacked.
+const PROGRAMS: &str = "usr/lib/go-1.24/bin";
+
+/// Runs the lab's program with these arguments; its status is the task's.
+pub(crate) fn run(toolchain: &Toolchain, arguments: &[OsString]) -> Result<ExitCode> {
+    ensure!(geteuid().is_root(), "the lab is made of namespaces, which only root can make: run this with sudo");
+    let go = prepare()?;
+    let mut command = toolchain.cargo();
+    command.args(["run", "--quiet", "--package", "e2e", "--bin", "sluice-lab", "--"]).args(arguments);
+    add_to_path(&mut command, go.as_deref());
+    let status = command.status().context("cannot start cargo")?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Installs what is missing. The folder of a Go that isn't in PATH, if that is to be used.
+fn prepare() -> Result<Option<PathBuf>> {
+    let is_there = |files: &[&str]| files.iter().any(|file| Path::new(file).exists());
+    let missing: Vec<&str> = NEEDED.iter().filter(|(files, _)| !is_there(files)).map(|(_, package)| *package).collect();
+    if !missing.is_empty() {
+        println!("to be installed now: {}", missing.join(", "));
+        apt::require(&missing)?;
+        apt::install(&missing)?;
+    }
+    if version("go").is_some_and(|version| version >= (1, 21)) {
+        return Ok(None);
+    }
+    let cache = Toolchain::cache()?;
+    let folder = cache.join("go");
+    let programs = folder.join(PROGRAMS);
+    if version(&programs.join("go").display().to_string()).is_none() {
+        println!("to be fetched now: Go, from Debian {SUITE}, into {}", folder.display());
+        apt::require(&PACKAGES)?;
+        let packages = PACKAGES.map(str::to_owned);
+        Suite::open(&cache, SUITE, "debian")?.unpack(&packages, &folder).context("cannot fetch Go")?;
+    }
+    Ok(Some(programs))
+}
+
+/// What `go version` says, as far as it is needed.
+fn version(go: &str) -> Option<(u32, u32)> {
+    // Outside of any module, so that nothing is fetched for it.
+    let said = output(Command::new(go).args(["env", "GOVERSION"]).current_dir("/")).ok()?;
+    let mut parts = said.trim().strip_prefix("go")?.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??))
+}
+
+fn add_to_path(command: &mut Command, folder: Option<&Path>) {
+    let Some(folder) = folder else { return };
+    let old = command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, value)| value.map(OsString::from));
+    let old = old.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+    let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&old));
+    // Fails only if a folder's name holds a colon, and PATH holds none of those.
+    if let Ok(path) = std::env::join_paths(folders) {
+        command.env("PATH", path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_comes_first_in_path() {
+        let mut command = Command::new("true");
+        command.env("PATH", "/a:/b");
+        add_to_path(&mut command, Some(Path::new("/go")));
+        let path = command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, value)| value);
+        assert_eq!(path, Some("/go:/a:/b".as_ref()));
+    }
+}
