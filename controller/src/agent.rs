@@ -48,10 +48,11 @@ pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(args: RunArgs) -> anyhow::Result<()> {
-    let node = args.node.clone().map_or_else(host_name, Ok)?;
-    let directory = args.directory.clone().context("nothing to follow: --directory names the folder of YAML files")?;
+    let node = args.node.clone().or_else(|| std::env::var("NODE_NAME").ok()).map_or_else(host_name, Ok)?;
+    let (health_in, health) = watch::channel(Health::default());
+    let metrics = Metrics::new()?;
     // whatever is missing is told before anything is made
-    let source = source::Directory::open(directory)?;
+    let source = choose_source(&args, &node, &metrics, &health_in)?;
     enforcer::preflight::check(&args.pin_dir)?;
     let watcher = Watcher::open()?;
     let lister = Lister::open()?;
@@ -66,10 +67,8 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let (updates_in, updates) = mpsc::channel(QUEUE);
     let (hints_in, hints) = mpsc::channel(QUEUE);
     let (requests_in, requests) = mpsc::channel(QUEUE);
-    let (health_in, health) = watch::channel(Health::default());
     let names = Arc::new(Directory::default());
     let journal = Arc::new(Journal::default());
-    let metrics = Metrics::new()?;
     let outputs = Outputs { metrics: metrics.clone(), health: health_in, names: Arc::clone(&names) };
     let inputs = Inputs { updates, hints, requests, stopping: stopping.clone() };
     let settings = Settings {
@@ -106,6 +105,32 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     tasks.drain().await;
     tracing::info!("stopped; enforcement goes on with the tables as they are");
     ended
+}
+
+/// A directory if one is named, else the API server of `--kubeconfig` or of the cluster that this is a pod of.
+fn choose_source(
+    args: &RunArgs,
+    node: &str,
+    metrics: &Metrics,
+    health: &watch::Sender<Health>,
+) -> anyhow::Result<source::Chosen> {
+    if let Some(directory) = &args.directory {
+        return Ok(source::Chosen::Directory(source::Directory::open(directory)?));
+    }
+    if args.kubeconfig.is_none() && !source::api::in_cluster() {
+        anyhow::bail!(
+            "nothing to follow: this is no pod of a cluster, so --kubeconfig must name a cluster's file, or --directory \
+             a folder of YAML files"
+        );
+    }
+    let health = health.clone();
+    Ok(source::Chosen::Api(Box::new(source::Api {
+        node: node.to_owned(),
+        kubeconfig: args.kubeconfig.clone(),
+        metrics: metrics.clone(),
+        troubles: Box::new(move |troubles| health.send_modify(|health| health.source = troubles)),
+        pace: source::api::Pace::default(),
+    })))
 }
 
 fn open(args: &RunArgs) -> anyhow::Result<Enforcer> {

@@ -39,12 +39,15 @@ pub struct CleanupArgs {
 /// Flags of a running agent.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// The name of the node whose pods are enforced; the host's name if absent
+    /// The name of the node whose pods are enforced; NODE_NAME in the environment, or the host's name, if absent
     #[arg(long, env = "SLUICE_NODE", value_name = "NAME")]
     pub node: Option<String>,
-    /// The directory of YAML files to follow
-    #[arg(long, env = "SLUICE_DIRECTORY", value_name = "DIR")]
+    /// A directory of YAML files to follow instead of the API server
+    #[arg(long, env = "SLUICE_DIRECTORY", value_name = "DIR", conflicts_with = "kubeconfig")]
     pub directory: Option<PathBuf>,
+    /// The kubeconfig file of the cluster to follow; without it, the one that the agent is a pod of
+    #[arg(long, env = "SLUICE_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
     /// Where maps, programs and links are pinned (a folder of a BPF file system)
     #[arg(long, env = "SLUICE_PIN_DIR", default_value = DEFAULT_PIN_DIR, value_name = "DIR")]
     pub pin_dir: PathBuf,
@@ -186,6 +189,14 @@ mod tests {
         let cli = Cli::try_parse_from(["sluice-agent", "cleanup", "--pin-dir", "/sys/fs/bpf/x"]).unwrap();
         let Some(Command::Cleanup(args)) = cli.command else { panic!("not cleanup") };
         assert_eq!(args.pin_dir, PathBuf::from("/sys/fs/bpf/x"));
+    }
+
+    #[test]
+    fn there_is_one_source() {
+        let both = ["sluice-agent", "--directory", "/etc/policies", "--kubeconfig", "/root/.kube/config"];
+        Cli::try_parse_from(both).unwrap_err();
+        let cli = Cli::try_parse_from(&both[..1]).unwrap();
+        assert!(cli.run.directory.is_none() && cli.run.kubeconfig.is_none());
     }
 
     #[test]

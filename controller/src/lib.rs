@@ -12,6 +12,8 @@ pub mod cli;
 pub mod http;
 mod inhabited;
 pub mod links;
+#[cfg(test)]
+mod manifests;
 pub mod metrics;
 mod readable;
 pub mod report;

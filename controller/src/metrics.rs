@@ -38,6 +38,14 @@ pub struct Metrics {
     pub synced: IntGauge,
     /// The epoch of the flows.
     pub epoch: Gauge,
+    /// 1 while changes of a resource come as they happen, by `resource`.
+    pub watch_up: IntGaugeVec,
+    /// When something last came of a resource, in seconds since 1970, by `resource`.
+    pub watch_heard: GaugeVec,
+    /// How often a watch had to be taken up again, by `resource` and `reason`.
+    pub watch_restarts: IntCounterVec,
+    /// Objects of the cluster, by `resource`.
+    pub watch_objects: IntGaugeVec,
 }
 
 impl Metrics {
@@ -108,6 +116,34 @@ impl Metrics {
             )?,
             synced: add(&registry, IntGauge::new("sluice_synced", "1 once the source's initial list is in force")?)?,
             epoch: add(&registry, Gauge::new("sluice_epoch", "The epoch in which new flows are judged")?)?,
+            watch_up: add(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("sluice_watch_up", "1 while changes of a resource come from the API server"),
+                    &["resource"],
+                )?,
+            )?,
+            watch_heard: add(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "sluice_watch_last_message_timestamp_seconds",
+                        "When the API server last sent something of a resource, bookmarks included",
+                    ),
+                    &["resource"],
+                )?,
+            )?,
+            watch_restarts: add(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("sluice_watch_restarts_total", "How often a watch was taken up again"),
+                    &["resource", "reason"],
+                )?,
+            )?,
+            watch_objects: add(
+                &registry,
+                IntGaugeVec::new(Opts::new("sluice_watch_objects", "Objects that the watches hold"), &["resource"])?,
+            )?,
             registry,
         };
         let build = add(

@@ -69,7 +69,7 @@ impl fmt::Display for Protocol {
 }
 
 /// A Pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pod {
     /// Its name.
     pub name: ObjectName,
@@ -101,7 +101,7 @@ pub struct NamedPort {
 }
 
 /// A Namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Namespace {
     /// Its name.
     pub name: Arc<str>,
@@ -114,7 +114,7 @@ pub struct Namespace {
 }
 
 /// A Node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
     /// Its name.
     pub name: Arc<str>,
@@ -146,7 +146,7 @@ pub enum Action {
 }
 
 /// A policy, whatever its API.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
     /// Its name.
     pub name: ObjectName,
@@ -163,7 +163,7 @@ pub struct Policy {
 }
 
 /// One element of `spec.ingress` or `spec.egress`, at the same index.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// What it does.
     pub action: Action,
@@ -270,7 +270,7 @@ pub enum PortMatch {
 }
 
 /// A Service, as far as kube-proxy translates it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Service {
     /// Its name.
     pub name: ObjectName,
@@ -301,7 +301,7 @@ pub struct ServicePort {
 }
 
 /// An EndpointSlice with addresses (discovery.k8s.io/v1, `addressType` IPv4 or IPv6).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointSlice {
     /// Its name.
     pub name: ObjectName,
@@ -325,7 +325,7 @@ pub struct EndpointPort {
 }
 
 /// One of `endpoints` of an EndpointSlice.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// `addresses`, all for the same end; kube-proxy uses the first.
     pub addresses: Vec<IpAddr>,
@@ -340,7 +340,7 @@ pub struct Endpoint {
 }
 
 /// What a source tells. A `Put` of an object that is there replaces it; a `Delete` of one that isn't does nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// Pod
     PutPod(Pod),

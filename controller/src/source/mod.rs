@@ -1,6 +1,7 @@
 //! Where the objects come from. A [`Source`] tells what there is, then what changes; everything after it is the same
 //! code whatever the source.
 
+pub mod api;
 mod directory;
 mod index;
 mod listing;
@@ -16,6 +17,7 @@ use policy_compiler::{
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+pub use api::Api;
 pub use directory::Directory;
 
 /// Tells an agent's objects and their changes.
@@ -23,6 +25,24 @@ pub trait Source: Send + 'static {
     /// Sends updates until it fails, or until nobody receives them any more, which is no error. The first update holds
     /// everything there is; those after it hold what changed.
     fn run(self, updates: mpsc::Sender<Update>) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// The source that was chosen.
+#[derive(Debug)]
+pub enum Chosen {
+    /// `--directory`
+    Directory(Directory),
+    /// Without it.
+    Api(Box<Api>),
+}
+
+impl Source for Chosen {
+    async fn run(self, updates: mpsc::Sender<Update>) -> Result<(), Error> {
+        match self {
+            Self::Directory(directory) => directory.run(updates).await,
+            Self::Api(api) => api.run(updates).await,
+        }
+    }
 }
 
 /// What a source tells at once.

@@ -37,6 +37,7 @@ impl<D: Datapath> State<D> {
             unenforceable: take(Condition::Unenforceable),
             closed: take(Condition::Closed),
             fault: self.applier.standing_fault().map(|fault| fault.to_string()),
+            source: Vec::new(),
         };
         metrics.synced.set(1);
         metrics.closed.set(count(health.closed.len()));
@@ -51,7 +52,8 @@ impl<D: Datapath> State<D> {
         )]
         metrics.epoch.set(self.applier.epoch as f64);
         self.outputs.health.send_if_modified(|told| {
-            let changed = *told != health;
+            let health = Health { source: std::mem::take(&mut told.source), ..health };
+            let changed = Health { source: health.source.clone(), ..std::mem::take(told) } != health;
             *told = health;
             changed
         });

@@ -15,8 +15,8 @@ use policy_compiler::{Compiler, Contents, Options, PodTables, PodUpdate, Report,
 use rustc_hash::FxHashMap;
 
 use super::{
-    Datapath, Fault, Inputs, Looks as _, Outputs, Pace, RECHECK, SLICE, State, Unsent, applier::Applier, kernel,
-    reports::Reports,
+    Datapath, Fault, Inputs, Looks as _, Outputs, Pace, RECHECK, Request, SLICE, State, Unsent, View, applier::Applier,
+    kernel, reports::Reports,
 };
 use crate::{
     bind::{Binder, Exclusions, Link},
@@ -50,7 +50,13 @@ pub async fn start(
     let older: BTreeSet<u32> = lister.list(|_| false)?.veths.iter().map(|link| link.index).collect();
     let exclusions = Exclusions { names: settings.exclude_interfaces.clone(), node_addresses: Vec::new() };
     let mut newcomers = Newcomers { older: older.clone(), held: BTreeSet::new(), exclusions: exclusions.clone() };
-    let Some(first) = first_update(&mut enforcer, &mut lister, &mut newcomers, inputs).await? else {
+    let seen = || View {
+        version: env!("CARGO_PKG_VERSION"),
+        node: settings.node.clone(),
+        health: outputs.health.borrow().clone(),
+        ..View::default()
+    };
+    let Some(first) = first_update(&mut enforcer, &mut lister, &mut newcomers, inputs, seen).await? else {
         return Ok(None);
     };
     let (compiler, reports) = compile(&settings, &first, &outputs);
@@ -180,12 +186,21 @@ async fn first_update(
     lister: &mut Lister,
     newcomers: &mut Newcomers,
     inputs: &mut Inputs,
+    seen: impl Fn() -> View,
 ) -> anyhow::Result<Option<Update>> {
     loop {
         tokio::select! {
             biased;
             _ = inputs.stopping.wait_for(|stopping| *stopping) => return Ok(None),
             update = inputs.updates.recv() => return update.map(Some).context("the source has ended"),
+            // a source that can't be reached for a day is no reason to be taken for dead
+            Some(request) = inputs.requests.recv() => {
+                match request {
+                    Request::Ping(answer) | Request::Counters(answer) => _ = answer.send(()),
+                    Request::View(answer) => _ = answer.send(Box::new(seen())),
+                }
+                continue;
+            }
             hint = inputs.hints.recv() => { hint.context("nobody tells of interfaces any more")?; }
         }
         let links = lister.look(&|_| false)?;

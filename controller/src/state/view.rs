@@ -146,6 +146,9 @@ pub struct Health {
     /// The last write that failed and is still to be tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
+    /// Why the source can't follow what it should, one sentence each. Written by the source, not by the state.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub source: Vec<String>,
 }
 
 impl Health {
@@ -159,6 +162,7 @@ impl Health {
         reasons.extend(self.unenforceable.iter().map(|pod| format!("{pod} can't be enforced")));
         reasons.extend(self.closed.iter().map(|pod| format!("{pod} is closed: its policies could not be programmed")));
         reasons.extend(self.fault.iter().cloned());
+        reasons.extend(self.source.iter().cloned());
         reasons
     }
 }
