@@ -50,7 +50,7 @@ impl Machine {
     /// Starts a machine of the lab in `folder`, with its own copy of this machine's file system, whose first process
     /// is `pause`.
     pub(super) fn boot(folder: &Path, name: &str, pause: &Path) -> Result<Self> {
-        let init = in_new_thread(|| {
+        let boot = || {
             let new = CloneFlags::CLONE_NEWNET
                 | CloneFlags::CLONE_NEWNS
                 | CloneFlags::CLONE_NEWPID
@@ -60,20 +60,20 @@ impl Machine {
             fs::write("/proc/sys/kernel/hostname", name).context("cannot name the machine")?;
             mounts::change_root(folder, name)?;
             let mut first = Command::new(pause);
-            let mut first = quiet(&mut first).spawn().with_context(|| format!("cannot start {}", pause.display()))?;
-            let init = match note(folder, name, first.id()) {
-                Ok(init) => init,
-                Err(error) => {
-                    // Nobody would find it again.
-                    let _ = first.kill();
-                    return Err(error);
-                }
-            };
+            let first = quiet(&mut first).spawn().with_context(|| format!("cannot start {}", pause.display()))?;
             // /proc shows the pid namespace of the process that mounts it, and this thread is not in the new one.
-            run_to_end(Command::new("mount").args(["-t", "proc", "proc", "/proc"]))?;
-            Ok(init)
-        })
-        .with_context(|| format!("machine {name}"))?;
+            let mounted = run_to_end(Command::new("mount").args(["-t", "proc", "proc", "/proc"]));
+            Ok((first, mounted))
+        };
+        let (mut first, mounted) = in_new_thread(boot).with_context(|| format!("machine {name}"))?;
+        let init = match mounted.and_then(|()| note(folder, name, first.id())) {
+            Ok(init) => init,
+            Err(error) => {
+                // Nobody would find it again.
+                let _ = first.kill().and_then(|()| first.wait());
+                return Err(error).with_context(|| format!("machine {name}"));
+            }
+        };
         let machine = Self { name: name.to_owned(), init };
         for conf in ["all", "default"] {
             machine.sysctl(&format!("ipv6/conf/{conf}/accept_dad"), "0")?;
