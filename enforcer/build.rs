@@ -1,5 +1,5 @@
-//! Builds `enforcer-ebpf` for the BPF target and leaves the objects in `OUT_DIR/sluice` and
-//! `OUT_DIR/sluice-bench`, for `include_bytes!`.
+//! Builds `enforcer-ebpf` for the BPF target and leaves the objects in `OUT_DIR` as `sluice`,
+//! `sluice-counted` and `sluice-bench`, for `include_bytes!`.
 //!
 //! `aya-build` would do, but it enables `-Z build-std` only for a nightly compiler or for its own whole environment.
 
@@ -38,7 +38,7 @@ fn main() {
         }
         Err(error) => panic!("cargo could not be started for the eBPF program: {error}"),
     }
-    for object in ["sluice", "sluice-bench"] {
+    for object in ["sluice", "sluice-counted", "sluice-bench"] {
         let built = target_dir.join(target).join("release").join(object);
         std::fs::copy(&built, Path::new(&out).join(object)).expect("cargo has just written the object");
     }

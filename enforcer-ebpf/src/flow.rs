@@ -185,8 +185,8 @@ fn is_live(flow: *mut FlowValue, ends: &Ends, now: u64) -> bool {
 pub(crate) fn write(place: Place, ends: &Ends, value: &FlowValue) {
     // A failure means that the map has no element to spare, and leaves the next packet to be judged as this one was.
     let _result = match place {
-        Place::Openings => OPENINGS.insert(&ends.key, value, 0),
-        _ => FLOWS.insert(&ends.key, value, 0),
+        Place::Openings => OPENINGS.insert(&ends.key, value),
+        _ => FLOWS.insert(&ends.key, value),
     };
 }
 

@@ -44,7 +44,7 @@ fn key(packet: &Packet) -> FragmentKey {
 #[inline(never)]
 pub(crate) fn remember(packet: &Packet, reason: u32) -> bool {
     let value = FragmentValue { epoch: packet.epoch, seen: low(packet.now), reason };
-    FRAGMENTS.insert(&key(packet), &value, 0).is_ok()
+    FRAGMENTS.insert(&key(packet), &value)
 }
 
 /// What is known of a later fragment's first one.

@@ -164,7 +164,7 @@ fn classify(remote: &Address) -> Option<(ClassId, u32)> {
         // SAFETY: the look-up has just returned it.
         return if unsafe { is_still(&raw const (*peer).address, remote) } { Some((class, flags)) } else { None };
     }
-    let class = BLOCKS.get(Key::new(u128::BITS, *remote)).map_or(EVERYBODY, |class| *class);
+    let class = BLOCKS.get(&Key::new(u128::BITS, *remote)).map_or(EVERYBODY, |class| *class);
     Some((class, 0))
 }
 

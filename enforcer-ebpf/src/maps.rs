@@ -15,31 +15,40 @@ use enforcer_abi::{
     FrontEndValue, PeerValue, PodEntry, PortKey, PortValue, RowKey, RowValue,
 };
 
+use crate::count::Counted;
+
 #[map]
-pub(crate) static PODS: HashMap<u32, PodEntry> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+pub(crate) static PODS: Counted<HashMap<u32, PodEntry>> = Counted(HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC));
 #[map]
-pub(crate) static PEERS: HashMap<Address, PeerValue> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+pub(crate) static PEERS: Counted<HashMap<Address, PeerValue>> =
+    Counted(HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC));
 /// The key after its length is an [`Address`]: `enforcer_abi::BlockKey`.
 #[map]
-pub(crate) static BLOCKS: LpmTrie<Address, ClassId> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub(crate) static BLOCKS: Counted<LpmTrie<Address, ClassId>> =
+    Counted(LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC));
 #[map]
-pub(crate) static PORTS: HashMap<PortKey, PortValue> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub(crate) static PORTS: Counted<HashMap<PortKey, PortValue>> =
+    Counted(HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC));
 /// The key after its length is table, protocol and port: `enforcer_abi::PortRangeKey`.
 #[map]
-pub(crate) static PORT_RANGES: LpmTrie<[u8; 12], PortValue> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub(crate) static PORT_RANGES: Counted<LpmTrie<[u8; 12], PortValue>> =
+    Counted(LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC));
 #[map]
-pub(crate) static ROWS: HashMap<RowKey, RowValue> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+pub(crate) static ROWS: Counted<HashMap<RowKey, RowValue>> =
+    Counted(HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC));
 #[map]
-pub(crate) static FRONT_ENDS: HashMap<FrontEndKey, FrontEndValue> =
-    HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+pub(crate) static FRONT_ENDS: Counted<HashMap<FrontEndKey, FrontEndValue>> =
+    Counted(HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC));
 #[map]
-pub(crate) static FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(131_072, 0);
+pub(crate) static FLOWS: Counted<LruHashMap<FlowKey, FlowValue>> = Counted(LruHashMap::with_max_entries(131_072, 0));
 #[map]
-pub(crate) static OPENINGS: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(32_768, 0);
+pub(crate) static OPENINGS: Counted<LruHashMap<FlowKey, FlowValue>> = Counted(LruHashMap::with_max_entries(32_768, 0));
 #[map]
-pub(crate) static PREVIOUS_FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(1024, 0);
+pub(crate) static PREVIOUS_FLOWS: Counted<LruHashMap<FlowKey, FlowValue>> =
+    Counted(LruHashMap::with_max_entries(1024, 0));
 #[map]
-pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::with_max_entries(8192, 0);
+pub(crate) static FRAGMENTS: Counted<LruHashMap<FragmentKey, FragmentValue>> =
+    Counted(LruHashMap::with_max_entries(8192, 0));
 #[map]
 static EPOCH: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
@@ -47,13 +56,16 @@ pub(crate) static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entrie
 #[map]
 pub(crate) static EVENT_BUDGET: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+pub(crate) static EVENTS: Counted<RingBuf> = Counted(RingBuf::with_byte_size(1 << 20, 0));
 #[map]
-pub(crate) static NODE_ADDRESSES: HashMap<Address, u32> = HashMap::with_max_entries(256, BPF_F_NO_PREALLOC);
+pub(crate) static NODE_ADDRESSES: Counted<HashMap<Address, u32>> =
+    Counted(HashMap::with_max_entries(256, BPF_F_NO_PREALLOC));
 #[map]
-pub(crate) static NODE_INTERFACES: HashMap<u32, u32> = HashMap::with_max_entries(64, BPF_F_NO_PREALLOC);
+pub(crate) static NODE_INTERFACES: Counted<HashMap<u32, u32>> =
+    Counted(HashMap::with_max_entries(64, BPF_F_NO_PREALLOC));
 #[map]
-pub(crate) static ENDPOINTS: HashMap<Address, u32> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+pub(crate) static ENDPOINTS: Counted<HashMap<Address, u32>> =
+    Counted(HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC));
 
 /// The epoch of the tables.
 #[inline(always)]

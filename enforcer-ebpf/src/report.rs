@@ -58,7 +58,7 @@ pub(crate) fn send(frame: Frame, packet: &Packet, trace: &Trace, reason: u8) -> 
     if !spend(budget, packet.now, trace.kind == EventKind::NewFlow as u32) {
         return false;
     }
-    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+    let Some(mut entry) = EVENTS.reserve::<Event>() else {
         // SAFETY: this CPU's own element.
         unsafe { (*budget).lost += 1 };
         return false;

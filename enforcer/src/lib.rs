@@ -39,5 +39,8 @@ pub use tables::{Contents, TableError};
 /// The eBPF object that this build carries.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice"));
 
+/// The same programs, which count in their map `OPERATIONS` what they ask of the others. For tests.
+pub static COUNTED_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice-counted"));
+
 /// The object of the programs that `cargo xtask bench prog` measures the packet program against.
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice-bench"));

@@ -1,6 +1,6 @@
 //! The bench object: the driver, the empty program and the bare primitives with their maps. Entry point: [`Bare`].
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -54,8 +54,8 @@ const STRIDE: u64 = 2_654_435_761;
 /// How often a packet is repeated in each round: all repetitions are different keys.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
-    runs: u32,
-    repeat: u32,
+    pub(crate) runs: u32,
+    pub(crate) repeat: u32,
 }
 
 impl Effort {
@@ -147,6 +147,20 @@ impl Bare {
             }
         }
         Ok(shortest.into_iter().map(f64::from).collect())
+    }
+
+    /// A contender's mean time in nanoseconds, driver included, over at least this long.
+    pub(crate) fn mean(&mut self, contender: &Contender<'_>, at_least: Duration) -> Result<f64> {
+        self.call(contender)?;
+        let begin = Instant::now();
+        let (mut sum, mut runs) = (Duration::ZERO, 0);
+        while begin.elapsed() < at_least {
+            let context = Context { cb: self.sequence, ..contender.context };
+            sum += self.drive(contender.frame, context, contender.effort.repeat)?;
+            self.sequence = self.sequence.wrapping_add(contender.effort.repeat);
+            runs += 1;
+        }
+        Ok(sum.as_secs_f64() * 1e9 / f64::from(runs))
     }
 
     /// Lets the driver call a contender, with its keys.

@@ -29,7 +29,7 @@ const FIRST_PEER: u32 = 0x0a80_0000;
 /// 100.64.0.1: in the first block, which is a /24.
 const FIRST_IN_BLOCK: u32 = 0x6440_0001;
 /// So many classes at most, as in a cluster where replicas share theirs.
-const CLASSES: u32 = 1000;
+pub(crate) const CLASSES: u32 = 1000;
 
 /// What is in the maps, and where packets come from.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,8 @@ pub(crate) struct Fill {
     pub(crate) peers: u32,
     pub(crate) blocks: u32,
     pub(crate) flows: u32,
+    /// With a table of their own each; packets go to the first.
+    pub(crate) pods: u32,
     pub(crate) v4: bool,
     /// Packets come from addresses in blocks, not from peers.
     pub(crate) from_blocks: bool,
@@ -69,27 +71,10 @@ fn v6(last: u32) -> Ipv6Addr {
 
 /// Writes a fill to both sides.
 pub(crate) fn fill(program: &mut Program, bare: &mut Bare, fill: Fill) -> Result<()> {
-    program.put_pod(PodEntry {
-        ifindex: IFINDEX,
-        flags: PodFlags::INGRESS_ISOLATED | PodFlags::EGRESS_ISOLATED,
-        ingress_table: TABLE,
-        egress_table: TABLE,
-        midstream_until: 0,
-        v4: Address::from_v4([10, 0, 0, 20]),
-        v6: Address::from(IpAddr::V6(v6(1))),
-        slot: 1,
-        ingress_everybody: 0,
-        egress_everybody: 0,
-        reserved: [0; 2],
-    })?;
     let mut ops = Vec::new();
-    for protocol in [protocol::TCP, protocol::UDP] {
-        let key = PortKey { table: TABLE, port: OPEN, protocol, reserved: [0; 5] };
-        ops.push(Op::PutPort(PortValue { key, class: 1, everybody: 0 }));
-    }
-    for class in 1..=CLASSES {
-        let key = RowKey { table: TABLE, class: class.into(), chunk: 0, reserved: 0 };
-        ops.push(Op::PutRow(RowValue { key, bits: [0b10, 0], open: 0, reserved: [0; 7] }));
+    for number in 0..fill.pods {
+        program.put_pod(pod_entry(number))?;
+        table(TABLE + u64::from(number), &mut ops);
     }
     let class = |number: u32| u64::from(1 + number % CLASSES);
     for number in 0..fill.peers {
@@ -106,6 +91,35 @@ pub(crate) fn fill(program: &mut Program, bare: &mut Bare, fill: Fill) -> Result
     }
     tables::write(program, &ops)?;
     flows(program, bare, fill)
+}
+
+fn pod_entry(number: u32) -> PodEntry {
+    let table = TABLE + u64::from(number);
+    PodEntry {
+        ifindex: IFINDEX + number,
+        flags: PodFlags::INGRESS_ISOLATED | PodFlags::EGRESS_ISOLATED,
+        ingress_table: table,
+        egress_table: table,
+        midstream_until: 0,
+        v4: Address::from_v4([10, 0, 0, 20]),
+        v6: Address::from(IpAddr::V6(v6(1))),
+        slot: 1 + number,
+        ingress_everybody: 0,
+        egress_everybody: 0,
+        reserved: [0; 2],
+    }
+}
+
+/// Opens one port to every class.
+fn table(table: u64, ops: &mut Vec<Op>) {
+    for protocol in [protocol::TCP, protocol::UDP] {
+        let key = PortKey { table, port: OPEN, protocol, reserved: [0; 5] };
+        ops.push(Op::PutPort(PortValue { key, class: 1, everybody: 0 }));
+    }
+    for class in 1..=CLASSES {
+        let key = RowKey { table, class: class.into(), chunk: 0, reserved: 0 };
+        ops.push(Op::PutRow(RowValue { key, bits: [0b10, 0], open: 0, reserved: [0; 7] }));
+    }
 }
 
 fn flows(program: &mut Program, bare: &mut Bare, fill: Fill) -> Result<()> {

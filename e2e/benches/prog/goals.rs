@@ -1,13 +1,14 @@
 //! What is measured and what it is held against: DESIGN section 9. Entry point: [`measure`].
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::programs::ProgramFd;
 use e2e::packets::program::{Context, Program, Sizes};
 use enforcer_abi::{Direction, Settings, map};
 
 use crate::{
     bare::{Bare, Contender, Effort, Plan, Primitive},
-    cluster::{CLOSED, Fill, Kind, OPEN, fill, packet},
+    cluster::{CLASSES, CLOSED, Fill, Kind, OPEN, fill, packet},
+    epochs,
     report::Row,
 };
 
@@ -18,39 +19,49 @@ const PEERS: u32 = 131_072;
 /// Look-ups that a first packet may need, besides what it inserts or reports and besides the trie (DESIGN section 9).
 const HASH_LOOKUPS: f64 = 6.0;
 
+/// How often a second the epoch is raised, and what that may cost: throughput within 3 %.
+const RATES: [u32; 3] = [0, 10, 100];
+const WITHIN: f64 = 1.03;
+
 /// A fill by its name.
 struct Scene {
     name: &'static str,
     fill: Fill,
 }
 
-const SMALL: Fill = Fill { peers: 100, blocks: 1, flows: 1_000, v4: true, from_blocks: false };
-const LARGE: Fill = Fill { peers: 100_000, blocks: 10_000, flows: 100_000, v4: true, from_blocks: false };
+const SMALL: Fill = Fill { peers: 100, blocks: 1, flows: 1_000, pods: 1, v4: true, from_blocks: false };
+const LARGE: Fill = Fill { peers: 100_000, blocks: 10_000, flows: 100_000, ..SMALL };
 
-const SCENES: [Scene; 7] = [
+const SCENES: [Scene; 8] = [
     Scene { name: "v4/hot", fill: Fill { peers: 1, flows: 1, ..SMALL } },
     Scene { name: "v4/100-peers", fill: SMALL },
     Scene { name: "v4/100k-peers", fill: LARGE },
     Scene { name: "v4/1M-flows", fill: Fill { flows: 1_000_000, ..LARGE } },
+    Scene { name: "v4/250-pods", fill: Fill { pods: 250, ..LARGE } },
     Scene { name: "v6/100k-peers", fill: Fill { v4: false, blocks: 0, ..LARGE } },
     Scene { name: "v4/1-block", fill: Fill { from_blocks: true, ..SMALL } },
     Scene { name: "v4/10k-blocks", fill: Fill { from_blocks: true, ..LARGE } },
 ];
 
-/// All rows, on a kernel of `hz` jiffies a second.
-pub(crate) fn measure(hz: u64) -> Result<Vec<Row>> {
+/// The rows of these scenes, or of all, on a kernel of `hz` jiffies a second.
+pub(crate) fn measure(hz: u64, names: &[&str]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for scene in SCENES {
+    for scene in SCENES.iter().filter(|scene| names.is_empty() || names.contains(&scene.name)) {
         eprintln!("{} …", scene.name);
-        one(&scene, hz, &mut rows).with_context(|| scene.name.to_string())?;
+        one(scene, hz, &mut rows).with_context(|| scene.name.to_string())?;
     }
     Ok(rows)
 }
 
 fn one(scene: &Scene, hz: u64, rows: &mut Vec<Row>) -> Result<()> {
     let flows = scene.fill.flows + scene.fill.flows / 4 + OPENINGS;
-    let sizes =
-        Sizes::from([(map::PEERS, PEERS), (map::BLOCKS, 65_536), (map::FLOWS, flows), (map::OPENINGS, OPENINGS)]);
+    let sizes = Sizes::from([
+        (map::PEERS, PEERS),
+        (map::BLOCKS, 65_536),
+        (map::ROWS, 4096 + scene.fill.pods * CLASSES),
+        (map::FLOWS, flows),
+        (map::OPENINGS, OPENINGS),
+    ]);
     let mut bare = Bare::load(PEERS, flows, OPENINGS)?;
     // a report for each drop, however many there are
     let settings = Settings { event_rate: u64::from(u32::MAX), report_flows: 0, ..Settings::defaults(hz) };
@@ -61,6 +72,53 @@ fn one(scene: &Scene, hz: u64, rows: &mut Vec<Row>) -> Result<()> {
     }
     if scene.fill.flows > 1 && scene.fill.flows <= 100_000 {
         first_packets(scene, &mut bare, &mut program, rows)?;
+    }
+    if scene.fill.pods == 1 && (scene.fill.flows == 1_000 || scene.fill.flows == 100_000) && !scene.fill.from_blocks {
+        under_epochs(scene, &mut bare, &mut program, rows)?;
+    }
+    if scene.fill.peers == 100 {
+        counts(scene, settings, &sizes, rows)?;
+    }
+    Ok(())
+}
+
+/// Established flows while the epoch is raised.
+fn under_epochs(scene: &Scene, bare: &mut Bare, program: &mut Program, rows: &mut Vec<Row>) -> Result<()> {
+    let (frame, context) = packet(scene.fill.v4, Kind::Tcp)?;
+    let given = Given { frame: &frame, context, plan: scene.fill.established() };
+    let empty = given.bare(bare, Primitive::Empty)?;
+    let [empty] = epochs::raised(bare, program, &empty, &[0])?[..] else { bail!("one rate has one time") };
+    let ours = given.program(program, Effort::USUAL)?;
+    let times = epochs::raised(bare, program, &ours, &RATES)?;
+    for (rate, time) in RATES.iter().zip(&times) {
+        let name = format!("established, {rate} epochs a second/{}", scene.name);
+        rows.push(Row::goal(name, time - empty, times[0] - empty, "0 epochs a second", WITHIN));
+    }
+    Ok(())
+}
+
+/// What a packet asks of the maps, which is the same at every fill.
+fn counts(scene: &Scene, settings: Settings, sizes: &Sizes, rows: &mut Vec<Row>) -> Result<()> {
+    let mut bare = Bare::load(PEERS, OPENINGS, OPENINGS)?;
+    let mut program = Program::load_counted(settings, sizes)?;
+    fill(&mut program, &mut bare, scene.fill)?;
+    for (name, port) in [("new", OPEN), ("denied", CLOSED)] {
+        let (mut frame, context) = packet(scene.fill.v4, Kind::Udp(port))?;
+        let plan = scene.fill.new_flows();
+        frame[26..30].copy_from_slice(&plan.first.to_be_bytes());
+        program.operations()?;
+        program.run(Direction::Ingress, &frame, context)?;
+        let cost = program.operations()?;
+        let is_new = u64::from(port == OPEN);
+        let parts = [
+            ("hash look-ups", cost.look_ups, 6),
+            ("lru insertions", cost.insertions, is_new),
+            ("ring events", cost.events, 1 - is_new),
+            ("lpm look-ups", cost.trie_look_ups, u64::from(scene.fill.from_blocks)),
+        ];
+        for (unit, value, limit) in parts {
+            rows.push(Row::count(format!("{name}, {unit}/{}", scene.name), value, unit, limit)?);
+        }
     }
     Ok(())
 }
@@ -75,7 +133,7 @@ fn established(scene: &Scene, bare: &mut Bare, program: &mut Program, rows: &mut
         given.program(program, Effort::USUAL)?,
     ];
     let times = bare.race(&contenders, || program.events().map(drop))?;
-    let [empty, parse, lru, ours] = times[..] else { anyhow::bail!("four contenders have four times") };
+    let [empty, parse, lru, ours] = times[..] else { bail!("four contenders have four times") };
     rows.push(Row::bare(format!("parse/{}", scene.name), parse - empty));
     rows.push(Row::bare(format!("lru look-up + parse/{}", scene.name), lru - empty));
     let name = format!("established/{}", scene.name);
@@ -103,7 +161,7 @@ fn first_packets(scene: &Scene, bare: &mut Bare, program: &mut Program, rows: &m
     ];
     let times = bare.race(&contenders, || program.events().map(drop))?;
     let [empty, parse, peers, hash, trie, insertion, ring, new, denied] = times[..] else {
-        anyhow::bail!("nine contenders have nine times")
+        bail!("nine contenders have nine times")
     };
     let (hash, trie, insertion, ring) = (hash - peers, trie - parse, insertion - parse, ring - parse);
     let primitives =

@@ -1,8 +1,10 @@
 //! `cargo xtask bench prog`: nanoseconds a packet of the packet program, beside the bare primitives at the same fill
-//! (DESIGN section 9). Prints one table, or with `--json` one document.
+//! (DESIGN section 9). Prints one table, or with `--json` one document. Other arguments are the scenes to be measured,
+//! such as `v4/100-peers`.
 
 mod bare;
 mod cluster;
+mod epochs;
 mod goals;
 mod report;
 
@@ -11,9 +13,11 @@ use e2e::packets::{devices, program::Program};
 
 fn main() -> Result<()> {
     // cargo adds `--bench`
-    let json = std::env::args().any(|argument| argument == "--json");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let scenes: Vec<&str> = arguments.iter().filter(|name| !name.starts_with('-')).map(String::as_str).collect();
     devices::enter_private_network()?;
-    let rows = goals::measure(Program::hz()?)?;
+    let rows = goals::measure(Program::hz()?, &scenes)?;
     if json {
         println!("{}", report::json(&rows)?);
     } else {

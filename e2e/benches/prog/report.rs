@@ -37,10 +37,17 @@ impl Row {
         Self {
             ratio: Some(round(ratio, 100.0)),
             against: Some(against.to_string()),
-            goal: Some(format!("<= {limit:.1}")),
+            goal: Some(format!("<= {limit}")),
             met: Some(ratio <= limit),
             ..Self::bare(name, value)
         }
+    }
+
+    /// How often something is done for one packet, and how often it may be.
+    pub(crate) fn count(name: String, value: u64, unit: &'static str, limit: u64) -> Result<Self> {
+        let shown = f64::from(u32::try_from(value)?);
+        let (goal, met) = (Some(format!("<= {limit}")), Some(value <= limit));
+        Ok(Self { unit, goal, met, ..Self::bare(name, shown) })
     }
 }
 
@@ -57,12 +64,13 @@ pub(crate) fn json(rows: &[Row]) -> Result<String> {
 /// One table.
 pub(crate) fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(["what", "ns", "ratio", "against", "goal", "met"]);
+    table.load_style(UTF8_FULL_CONDENSED).set_header(["what", "value", "unit", "ratio", "against", "goal", "met"]);
     for row in rows {
         let met = row.met.map_or("", |met| if met { "yes" } else { "NO" });
         table.add_row([
             row.name.clone(),
             format!("{:.1}", row.value),
+            row.unit.to_string(),
             row.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
             row.against.clone().unwrap_or_default(),
             row.goal.clone().unwrap_or_default(),

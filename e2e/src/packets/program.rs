@@ -20,6 +20,8 @@ use enforcer_abi::{
     FrontEndValue, PeerValue, PodEntry, PortKey, PortValue, Reason, RowKey, RowValue, Settings, map,
 };
 
+use nix::sys::resource::{UsageWho, getrusage};
+
 pub use super::context::Context;
 use super::event::{event, part};
 
@@ -44,6 +46,33 @@ pub struct Program {
     ebpf: Ebpf,
     events: RingBuf<MapData>,
     settings: Settings,
+    verifications: Vec<Verification>,
+}
+
+/// What the verifier made of one program.
+#[derive(Clone, Debug)]
+pub struct Verification {
+    /// The program's name.
+    pub program: String,
+    /// Instructions that the verifier walked over; kernels before 5.16 don't tell.
+    pub instructions: Option<u32>,
+    /// What the system call took of the processor.
+    pub took: Duration,
+}
+
+/// What packets cost in operations on maps, arrays aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Operations {
+    /// In hashes, LRU or not.
+    pub look_ups: u64,
+    /// Into LRU hashes.
+    pub insertions: u64,
+    /// From LRU hashes.
+    pub removals: u64,
+    /// In LPM tries.
+    pub trie_look_ups: u64,
+    /// Reservations in the ring buffer.
+    pub events: u64,
 }
 
 /// Maps need no room for a cluster here, and one of a few entries is made at once.
@@ -69,6 +98,18 @@ impl Program {
     /// # Errors
     /// The kernel refuses; the verifier's words are in the error's chain.
     pub fn load(settings: Settings, sizes: &Sizes) -> Result<Self> {
+        Self::load_object(&object()?, settings, sizes)
+    }
+
+    /// The same programs, which count what they ask of their maps, for [`Self::operations`].
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_counted(settings: Settings, sizes: &Sizes) -> Result<Self> {
+        Self::load_object(enforcer::COUNTED_OBJECT, settings, sizes)
+    }
+
+    fn load_object(object: &[u8], settings: Settings, sizes: &Sizes) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         loader.override_global(map::SETTINGS, &settings, true);
         for (name, small) in SMALL {
@@ -77,13 +118,24 @@ impl Program {
         if let Some(bytes) = sizes.get(map::EVENTS) {
             loader.map_max_entries(map::EVENTS, *bytes);
         }
-        let mut ebpf = loader.load(&object()?).context("loading the packet program")?;
-        for (_, program) in ebpf.programs_mut() {
+        let mut ebpf = loader.load(object).context("loading the packet program")?;
+        let mut verifications = Vec::new();
+        for (name, program) in ebpf.programs_mut() {
             let program: &mut SchedClassifier = program.try_into()?;
+            let begin = processor_time()?;
             program.load().context("the kernel refuses the packet program")?;
+            let took = processor_time()?.saturating_sub(begin);
+            let instructions = program.info().ok().and_then(|info| info.verified_instruction_count());
+            verifications.push(Verification { program: name.to_owned(), instructions, took });
         }
         let events = ebpf.take_map(map::EVENTS).context("the program has no map EVENTS")?;
-        Ok(Self { ebpf, events: RingBuf::try_from(events)?, settings })
+        Ok(Self { ebpf, events: RingBuf::try_from(events)?, settings, verifications })
+    }
+
+    /// What the verifier made of each program when it was loaded.
+    #[must_use]
+    pub fn verifications(&self) -> &[Verification] {
+        &self.verifications
     }
 
     /// The settings it was loaded with.
@@ -273,6 +325,21 @@ impl Program {
         self.events().map(drop)
     }
 
+    /// What the counted programs have asked of their maps since the last call.
+    ///
+    /// # Errors
+    /// The programs don't count.
+    pub fn operations(&mut self) -> Result<Operations> {
+        let mut counts: Array<_, u64> = Array::try_from(self.map("OPERATIONS")?)?;
+        let mut numbers = [0; 5];
+        for (index, number) in (0..).zip(&mut numbers) {
+            *number = counts.get(&index, 0)?;
+            counts.set(index, 0, 0)?;
+        }
+        let [look_ups, insertions, removals, trie_look_ups, events] = numbers;
+        Ok(Operations { look_ups, insertions, removals, trie_look_ups, events })
+    }
+
     /// What the program reported since the last call.
     ///
     /// # Errors
@@ -338,6 +405,16 @@ fn object() -> Result<Cow<'static, [u8]>> {
         Some(path) => Ok(fs::read(&path).with_context(|| path.display().to_string())?.into()),
         None => Ok(enforcer::OBJECT.into()),
     }
+}
+
+/// What this thread has had of the processor: elapsed time would tell how busy the machine is.
+fn processor_time() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).context("asking for the time on the processor")?;
+    let [user, system] = [usage.user_time(), usage.system_time()].map(|time| {
+        let micros = time.tv_sec() * 1_000_000 + time.tv_usec();
+        Duration::from_micros(micros.unsigned_abs())
+    });
+    Ok(user + system)
 }
 
 /// `bpf_jiffies64` and `bpf_ktime_get_ns` of one moment.

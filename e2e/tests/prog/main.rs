@@ -5,10 +5,12 @@
 //! test run's context, every packet to a pod is the node's own, passes, and shows nothing.
 
 mod agree;
+mod counts;
 mod fixture;
 mod fuzz;
 mod limits;
 mod reuse;
+mod verifier;
 
 use std::{
     process::ExitCode,
@@ -65,7 +67,7 @@ fn tests(arguments: &Arguments) -> Result<Vec<Trial>> {
         trials.push(trial(format!("connections/{}", case.name), move || connections_of(&case, hz)));
         trials.push(trial(format!("agree/{}", same.name), move || agree::agree(&same, hz)));
     }
-    for (name, test) in [reuse::TESTS, limits::TESTS, fuzz::TESTS].concat() {
+    for (name, test) in [reuse::TESTS, limits::TESTS, fuzz::TESTS, verifier::TESTS, counts::TESTS].concat() {
         trials.push(trial(name.to_string(), move || test(hz)));
     }
     Ok(trials)
