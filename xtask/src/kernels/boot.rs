@@ -18,7 +18,27 @@ pub(super) struct Report {
     pub(super) passed: bool,
     /// The runner's last line, or why there is none.
     pub(super) summary: String,
+    /// What the verifier made of the programs with the usual settings.
+    pub(super) verifier: Vec<Verified>,
     pub(super) log: PathBuf,
+}
+
+/// What the verifier made of one program, as the test `verifier/usual-settings` prints it.
+pub(super) struct Verified {
+    pub(super) program: String,
+    /// `-` where the kernel doesn't tell.
+    pub(super) instructions: String,
+    pub(super) microseconds: u64,
+}
+
+impl Verified {
+    /// Out of a line like `sluice-verifier usual PROGRAM INSTRUCTIONS MICROSECONDS`, whatever is before it.
+    fn read(line: &str) -> Option<Self> {
+        let (_, rest) = line.split_once("sluice-verifier usual ")?;
+        let mut words = rest.split_whitespace();
+        let (program, instructions) = (words.next()?.to_owned(), words.next()?.to_owned());
+        Some(Self { program, instructions, microseconds: words.next()?.parse().ok()? })
+    }
 }
 
 /// Boots `kernel` with `initramfs` and waits until it powers off.
@@ -57,7 +77,8 @@ pub(super) fn run(tools: &Tools, kernel: &Kernel, initramfs: &Path) -> Result<Re
         .rev()
         .find(|line| line.starts_with("test result"))
         .map_or_else(|| "the tests did not finish".to_owned(), str::to_owned);
-    Ok(Report { passed, summary, log })
+    let verifier = text.lines().filter_map(Verified::read).collect();
+    Ok(Report { passed, summary, verifier, log })
 }
 
 /// `/dev/kvm` alone proves nothing: inside some clouds it can't run a stock kernel. The processor's flags tell.

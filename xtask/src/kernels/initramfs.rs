@@ -14,15 +14,13 @@ use super::debian::{Kernel, Tools};
 /// What the class `prog` needs of a kernel that has it as modules; the order is that of loading.
 const MODULES: [&str; 4] = ["dummy", "veth", "sch_ingress", "cls_bpf"];
 
-/// Runs as process 1. The last line tells the exit status, and `poweroff` ends QEMU.
+/// Runs as process 1. All is in memory, and nothing is mounted over /tmp, where the workspace itself may be. The last line tells the exit status, and `poweroff` ends QEMU.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox mount -t bpf bpf /sys/fs/bpf
-/bin/busybox mount -t tmpfs tmp /tmp
-/bin/busybox mount -t tmpfs run /run
 for module in /modules/*.ko; do /bin/busybox insmod "$module" 2>/dev/null; done
 /bin/busybox ip link set lo up
 cd @ROOT@/e2e && PATH=/bin CARGO_MANIFEST_DIR=@ROOT@/e2e /bin/check --test-threads=1 2>&1
@@ -37,9 +35,11 @@ pub(super) fn build(tools: &Tools, kernel: &Kernel, check: &Path, root: &Path) -
     fs::create_dir_all(tree.join("bin")).context("making the tree")?;
     fs::create_dir_all(tree.join("modules")).context("making the tree")?;
     fs::copy(tools.root.join("bin/busybox"), tree.join("bin/busybox")).context("copying busybox")?;
-    for applet in ["sh", "ip", "sysctl"] {
+    for applet in ["sh", "sysctl"] {
         std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet)).context("linking an applet")?;
     }
+    // busybox has one, too, which knows neither `-batch` nor the index of a link
+    copy_with_libraries("ip", &tree)?;
     fs::copy(check, tree.join("bin/check")).context("copying the class prog")?;
     let init = tree.join("init");
     fs::write(&init, INIT.replace("@ROOT@", &root.display().to_string())).context("writing init")?;
@@ -52,6 +52,25 @@ pub(super) fn build(tools: &Tools, kernel: &Kernel, check: &Path, root: &Path) -
     fs::create_dir_all(tree.join(inside).join("e2e")).context("making the tree")?;
     copy_tree(&root.join("cases"), &tree.join(inside).join("cases"))?;
     archive(tools, &tree, &kernel.folder.join("initramfs.gz"))
+}
+
+/// Copies one of this machine's programs, and the libraries that it is linked to, which keep their places.
+fn copy_with_libraries(name: &str, tree: &Path) -> Result<()> {
+    let output = Command::new("sh")
+        .args(["-c", "program=$(command -v \"$0\") && readlink -f \"$program\" && ldd \"$program\"", name])
+        .output()
+        .context("starting sh")?;
+    ensure!(output.status.success(), "there is no program `{name}` to copy, or ldd can't read it");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut paths = text.split_whitespace().filter(|word| word.starts_with('/'));
+    let program = paths.next().with_context(|| format!("no path for `{name}`"))?;
+    fs::copy(program, tree.join("bin").join(name)).with_context(|| format!("copying {program}"))?;
+    for library in paths {
+        let place = tree.join(library.trim_start_matches('/'));
+        fs::create_dir_all(place.parent().context("a library lies in a folder")?).context("making the tree")?;
+        fs::copy(library, &place).with_context(|| format!("copying {library}"))?;
+    }
+    Ok(())
 }
 
 /// Unpacks one module; one that is built in is no error.

@@ -55,6 +55,14 @@ pub(crate) fn run(root: &Path, names: &[String]) -> Result<()> {
             start.elapsed().as_secs(),
             report.summary
         );
+        for one in &report.verifier {
+            println!(
+                "  {:<16} {:>7} instructions verified, loaded in {} ms",
+                one.program,
+                one.instructions,
+                one.microseconds / 1000
+            );
+        }
         if !report.passed {
             println!("  whole output: {}", report.log.display());
             failed.push(series.name);
