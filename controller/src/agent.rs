@@ -17,7 +17,7 @@ use crate::{
     http::{self, Shared},
     links::{self, Lister},
     metrics::Metrics,
-    readable,
+    notice, readable,
     report::{Journal, time_of_day},
     socket::{self, Socket},
     source::{self, Source as _},
@@ -83,6 +83,10 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     tasks.cut.spawn(named("source", async move { Ok(source.run(updates_in).await?) }));
     tasks.cut.spawn(named("links", links::hints(watcher, hints_in)));
     tasks.cut.spawn(named("events", follow_events(events, names, Arc::clone(&journal), health.clone())));
+    if args.directory.is_none() {
+        let notices = notice::publish(args.kubeconfig.clone(), node.clone(), requests_in.clone());
+        tasks.cut.spawn(named("notices", notices));
+    }
     let state = spawn_state(settings, enforcer, lister, inputs, outputs)?;
     tasks.finish.spawn(named("state", async move { state.await.context("the thread 'state' panicked")? }));
     let shared = Shared { metrics, journal, health, requests: requests_in, stopping: stopping.clone() };

@@ -15,6 +15,7 @@ pub mod links;
 #[cfg(test)]
 mod manifests;
 pub mod metrics;
+pub mod notice;
 mod readable;
 pub mod report;
 pub mod socket;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::{
     cli::Cli,
+    notice,
     source::api::{RESOURCES, VERBS},
 };
 
@@ -96,7 +97,7 @@ fn what_is_granted_is_what_is_asked() {
         }
     }
     let asked = RESOURCES.iter().flat_map(|one| VERBS.map(|verb| (one.group, one.plural, verb)));
-    assert_eq!(granted, asked.collect());
+    assert_eq!(granted, asked.chain([notice::RIGHT]).collect());
     let text = text("base/rbac.yaml");
     let lines: Vec<&str> = text.lines().collect();
     for (index, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("  - apiGroups")) {

@@ -12,7 +12,8 @@ use std::{future::Future, sync::Arc, time::Instant};
 
 use policy_compiler::{
     Event,
-    diagnostic::{Diagnostic, Severity},
+    diagnostic::{Diagnostic, Kind, Severity},
+    model::ObjectName,
 };
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -63,17 +64,22 @@ pub struct Problem {
     pub severity: Severity,
     /// One sentence with file, document, object and field.
     pub text: String,
+    /// The object, if it is known.
+    #[serde(skip)]
+    pub about: Option<(Kind, ObjectName)>,
 }
 
 impl From<Diagnostic> for Problem {
     fn from(diagnostic: Diagnostic) -> Self {
-        Self { severity: diagnostic.severity, text: diagnostic.to_string() }
+        let kind = Kind::ALL.into_iter().find(|kind| kind.name() == &*diagnostic.kind);
+        let (severity, text) = (diagnostic.severity, diagnostic.to_string());
+        Self { severity, text, about: kind.zip(diagnostic.name) }
     }
 }
 
 impl Problem {
     fn error(text: String) -> Self {
-        Self { severity: Severity::Error, text }
+        Self { severity: Severity::Error, text, about: None }
     }
 }
 

@@ -10,6 +10,7 @@ mod failures;
 mod frees;
 mod kernel;
 mod names;
+mod notices;
 mod place;
 mod queue;
 mod reports;
@@ -41,6 +42,7 @@ use crate::{
     bind::Assignment,
     links::{Hint, Links, Lister},
     metrics::Metrics,
+    notice::Notice,
     source::{Problem, Update},
 };
 
@@ -60,6 +62,8 @@ pub enum Request {
     Counters(oneshot::Sender<()>),
     /// All of it.
     View(oneshot::Sender<Box<View>>),
+    /// What an administrator must know.
+    Notices(oneshot::Sender<Vec<Notice>>),
 }
 
 /// What comes to the state.
@@ -290,6 +294,7 @@ impl<D: Datapath> State<D> {
                 _ = answer.send(());
             }
             Request::View(answer) => _ = answer.send(Box::new(self.view())),
+            Request::Notices(answer) => _ = answer.send(self.notices()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use policy_compiler::Report;
+use policy_compiler::{Report, model::ObjectName};
 
 /// Reports that hold.
 #[derive(Debug, Default)]
@@ -31,6 +31,14 @@ impl Reports {
     /// One sentence each.
     pub(super) fn texts(&self) -> impl Iterator<Item = String> {
         self.hold.iter().map(describe)
+    }
+
+    /// The Services that are closed to somebody, with the sentence that says so.
+    pub(super) fn mixed(&self) -> impl Iterator<Item = (ObjectName, String)> {
+        self.hold.iter().filter_map(|report| match report {
+            Report::MixedService { service, .. } => Some((service.clone(), describe(report))),
+            _ => None,
+        })
     }
 
     /// How many Services are closed to somebody because some of their back ends are refused.

@@ -198,6 +198,7 @@ async fn first_update(
                 match request {
                     Request::Ping(answer) | Request::Counters(answer) => _ = answer.send(()),
                     Request::View(answer) => _ = answer.send(Box::new(seen())),
+                    Request::Notices(answer) => _ = answer.send(Vec::new()),
                 }
                 continue;
             }

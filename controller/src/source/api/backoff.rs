@@ -33,7 +33,7 @@ impl Backoff {
 
 /// Between half of `whole` and all of it. The standard library seeds its hashers at random, which is all the chance that
 /// is needed here.
-pub(super) fn jittered(whole: Duration) -> Duration {
+pub(crate) fn jittered(whole: Duration) -> Duration {
     let random = RandomState::new().hash_one(0_u8);
     let thousandths = u32::try_from(random % 501).expect("a remainder of 501 is less than 2^32");
     whole * (500 + thousandths) / 1000

@@ -103,7 +103,8 @@ impl Merge {
             }
             News::Unreadable(name, why) => {
                 let text = format!("{} {name}: can't be read, and stays as it was: {why}", told.kind);
-                self.problems_changed |= of.note_problems(name.clone(), vec![Problem::error(text)]);
+                let problem = Problem { about: Some((told.kind, name.clone())), ..Problem::error(text) };
+                self.problems_changed |= of.note_problems(name.clone(), vec![problem]);
                 of.held.keep(&name);
             }
             News::Gone(name) => {

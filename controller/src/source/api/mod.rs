@@ -11,14 +11,14 @@ mod held;
 mod merge;
 mod resource;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watch;
 mod wire;
 
 use std::{
     collections::BTreeSet,
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,6 +30,7 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
+pub(crate) use self::backoff::jittered;
 pub use self::resource::{RESOURCES, Resource, VERBS};
 use self::{backoff::Backoff, merge::Merge, watch::Watch};
 use super::{Error, Source, Update};
@@ -95,6 +96,11 @@ impl Default for Pace {
 #[must_use]
 pub fn in_cluster() -> bool {
     client::in_cluster()
+}
+
+/// A client for the cluster that `kubeconfig` names, or the one that this process runs in; else why there is none.
+pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Client, String> {
+    client::connect(kubeconfig).await.map_err(|failure| failure.to_string())
 }
 
 impl Source for Api {

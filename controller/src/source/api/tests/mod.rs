@@ -1,7 +1,7 @@
 //! The source against an API server that lists, watches, and fails in every way that a real one does. Everything is
 //! awaited, nothing is slept for.
 
-mod server;
+pub(crate) mod server;
 
 use std::{
     sync::{Arc, Mutex},

@@ -14,7 +14,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::{Query, State},
-    http::{StatusCode, Uri, header},
+    http::{Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt as _, stream};
@@ -56,6 +56,8 @@ struct Inner {
     expire_token: bool,
     page: Option<usize>,
     log: Vec<String>,
+    /// Bodies of objects that were created, by path.
+    created: Vec<(String, Value)>,
 }
 
 impl Server {
@@ -210,6 +212,11 @@ impl Server {
         self.lock().log.clone()
     }
 
+    /// What was created, by path.
+    pub(crate) fn created(&self) -> Vec<(String, Value)> {
+        self.lock().created.clone()
+    }
+
     /// Waits until the requests are as wanted.
     pub(crate) async fn until(&self, wanted: impl Fn(&[String]) -> bool) {
         let mut requests = self.store.requests.subscribe();
@@ -295,16 +302,29 @@ fn lines<T: Into<Bytes>, E: Into<axum::BoxError> + 'static>(
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(stream)).into_response()
 }
 
-async fn answer(State(store): State<Arc<Store>>, uri: Uri, Query(query): Query<BTreeMap<String, String>>) -> Response {
+async fn answer(
+    State(store): State<Arc<Store>>,
+    method: Method,
+    uri: Uri,
+    Query(query): Query<BTreeMap<String, String>>,
+    body: Bytes,
+) -> Response {
     let path = uri.path().to_owned();
-    let is_watch = query.get("watch").is_some_and(|value| value == "true");
-    let verb = if is_watch { "watch" } else { "list" };
+    let verb = match method {
+        Method::POST => "create",
+        _ if query.get("watch").is_some_and(|value| value == "true") => "watch",
+        _ => "list",
+    };
     let mut inner = store.lock();
     let mut request = format!("{verb} {path}");
     let response = if let Some((code, message)) = inner.refusals.get(&request) {
         status(*code, message)
     } else {
         match verb {
+            "create" => {
+                inner.created.push((path.clone(), serde_json::from_slice(&body).unwrap()));
+                (StatusCode::CREATED, body).into_response()
+            }
             "watch" => inner.watch(&path, &query),
             _ => inner.list(&path, &query),
         }
