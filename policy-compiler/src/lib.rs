@@ -22,6 +22,7 @@ mod index;
 pub mod model;
 pub mod plan;
 mod port;
+pub mod reach;
 pub mod reference;
 mod table;
 pub mod walk;

@@ -2,13 +2,17 @@
 //! denial from a question that could not be answered (see [`Status`]).
 #![forbid(unsafe_code)]
 
-mod ends;
-mod explain;
+mod command;
+mod end;
+mod format;
+mod port;
 mod source;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use command::{can, effective, explain, list, matrix, reach};
 
 /// Explains what network policies allow.
 #[derive(Debug, Parser)]
@@ -20,30 +24,82 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say whether a connection is allowed, and why
+    /// Say whether a connection is allowed, why, and what would change it
     #[command(after_help = explain::HELP)]
     Explain(explain::Args),
+    /// Say yes or no, and end with status 0 or 1
+    #[command(after_help = explain::HELP)]
+    Can(can::Args),
+    /// Show everything that an end may open connections to
+    #[command(after_help = explain::HELP)]
+    Reach(reach::ReachArgs),
+    /// Show everybody who may open connections to an end
+    #[command(after_help = explain::HELP)]
+    Who(reach::WhoArgs),
+    /// Show what all policies together say of a pod
+    #[command(after_help = explain::HELP)]
+    Effective(effective::Args),
+    /// List all allowed connections, workloads folded
+    List(list::Args),
+    /// Show who may speak to whom as a grid
+    #[command(after_help = matrix::HELP)]
+    Matrix(matrix::Args),
+    /// Print the script that completes this program's commands in a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// How it ended, as the process' exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Status {
-    /// Answered.
+    /// Answered; allowed; nothing found.
     Answered = 0,
-    /// Denied, at least in part; only with `--exit-code`.
+    /// Denied, an assertion failed, there are differences or findings.
     Denied = 1,
     /// Wrong use, or input that can't be read or is invalid.
     BadInput = 2,
-    /// No answer: an end is unknown.
+    /// No answer: an end is unknown, or Kubernetes leaves the answer open.
     NoAnswer = 3,
 }
 
+/// Why there is no answer, and how to end.
+#[derive(Debug)]
+struct Failure(Status, anyhow::Error);
+
+impl Failure {
+    fn wrong_use(error: impl Into<anyhow::Error>) -> Self {
+        Self(Status::BadInput, error.into())
+    }
+
+    fn no_answer(error: impl Into<anyhow::Error>) -> Self {
+        Self(Status::NoAnswer, error.into())
+    }
+}
+
+type Outcome = Result<Status, Failure>;
+
 fn main() -> ExitCode {
     // wrong flags end with status 2 in clap itself
-    let Cli { command: Command::Explain(args) } = Cli::parse();
-    match explain::run(&args) {
+    let outcome = match Cli::parse().command {
+        Command::Explain(args) => explain::run(&args),
+        Command::Can(args) => can::run(&args),
+        Command::Reach(args) => reach::reach(&args),
+        Command::Who(args) => reach::who(&args),
+        Command::Effective(args) => effective::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Matrix(args) => matrix::run(&args),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "policyctl", &mut script);
+            format::write(&String::from_utf8_lossy(&script));
+            Ok(Status::Answered)
+        }
+    };
+    match outcome {
         Ok(status) => ExitCode::from(status as u8),
-        Err((status, error)) => {
+        Err(Failure(status, error)) => {
             eprintln!("error: {error:#}");
             ExitCode::from(status as u8)
         }

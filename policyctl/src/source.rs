@@ -19,6 +19,7 @@ use serde::Serialize;
 
 /// Flags that say which state is meant.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// A file, a folder, or - for stdin: YAML or JSON, any mix of kinds (repeatable)
     #[arg(short = 'f', long = "filename", required = true, value_name = "FILE|DIR|-")]

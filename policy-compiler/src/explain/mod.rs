@@ -30,6 +30,8 @@ pub use self::{
     },
     effect::Effect,
     near::{Edit, Fix, NearMiss, near_misses},
+    peers::peer_summary,
+    ports::port_summary,
     quick::{Other, Quick},
     text::render,
 };
@@ -213,7 +215,7 @@ fn notes(connection: &Connection, by_address: bool) -> Vec<String> {
 }
 
 /// An end with each of its addresses.
-fn parties(cluster: &Cluster, end: &End) -> Result<Vec<Party>, Unanswerable> {
+pub(crate) fn parties(cluster: &Cluster, end: &End) -> Result<Vec<Party>, Unanswerable> {
     let no_address = |reason| Err(Unanswerable::NoAddress { name: end.to_string(), reason });
     let found: Vec<Party> = match end {
         End::Address(address) => vec![Party::at(cluster, *address)],

@@ -39,6 +39,8 @@ pub struct NearMiss {
     pub failures: usize,
     /// Which.
     pub failed: Vec<Mismatch>,
+    /// The smaller, the likelier it was meant.
+    pub weight: usize,
     /// What the failing element asks for, in short.
     pub summary: String,
     /// What would make this side allow the connection; each has been tried.
@@ -187,9 +189,13 @@ impl<'a> Side<'a> {
         candidates.sort_by_key(Candidate::rank);
         let mut found: Vec<_> = candidates.iter().map(|candidate| self.near_miss(candidate)).collect();
         found.retain(|near| near.failures == 1 || !near.fixes.is_empty());
-        if found.iter().all(|near| near.fixes.is_empty()) {
-            found.extend(self.own_policy());
-        }
+        found.iter_mut().for_each(|near| near.fixes.sort_by_key(|fix| fix.effect.opens + fix.effect.closes > 0));
+        // an edit of a rule changes it for others too; a policy of its own may change less
+        let changes = |fix: &Fix| fix.effect.opens + fix.effect.closes;
+        let least = found.iter().flat_map(|near| &near.fixes).map(changes).min();
+        let own =
+            self.own_policy().filter(|own| least.is_none_or(|least| own.fixes.iter().all(|fix| changes(fix) < least)));
+        found.extend(own);
         found
     }
 
@@ -204,6 +210,7 @@ impl<'a> Side<'a> {
             source: policy.source.as_ref().zip(line).map(|(source, line)| Source { file: source.file.clone(), line }),
             failures: candidate.failed().count(),
             failed: candidate.failed().cloned().collect(),
+            weight: candidate.rank().1,
             summary: element.map(|element| element.summary.clone()).unwrap_or_default(),
             fixes: self.fixes(candidate),
         }
@@ -422,6 +429,7 @@ impl<'a> Side<'a> {
             source: None,
             failures: 0,
             failed: Vec::new(),
+            weight: 0,
             summary: String::new(),
             fixes: vec![fix],
         })

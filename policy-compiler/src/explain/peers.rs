@@ -84,6 +84,19 @@ fn pods_summary(pods: &PodMatch) -> String {
     }
 }
 
+/// A peer of a policy of `namespace` as one would say it.
+#[must_use]
+pub fn peer_summary(peer: &Peer, namespace: &str) -> String {
+    match peer {
+        Peer::Nobody => "nobody (the peer can't be used)".to_owned(),
+        Peer::Block { cidr, except } => block_summary(*cidr, except),
+        Peer::Pods(pods) => match &pods.namespaces {
+            NamespaceMatch::Name(_) => format!("{} in {namespace}", pods_summary(pods)),
+            NamespaceMatch::Labels(_) => pods_summary(pods),
+        },
+    }
+}
+
 /// `peer` is the peer's whole path.
 fn pods(packet: &Packet<'_>, pods: &PodMatch, peer: &str, lines: Lines<'_>) -> Vec<Mismatch> {
     let remote = packet.remote;

@@ -36,6 +36,18 @@ fn summary(packet: &Packet<'_>, port: &PortMatch) -> String {
     }
 }
 
+/// A port as one would say it.
+#[must_use]
+pub fn port_summary(port: &PortMatch) -> String {
+    match port {
+        PortMatch::All(protocol) => format!("{protocol}"),
+        PortMatch::Range { protocol, first, last } if first == last => format!("{protocol}/{first}"),
+        PortMatch::Range { protocol, first, last } => format!("{protocol}/{first}-{last}"),
+        PortMatch::Named(protocol, name) => format!("{protocol}/{name}"),
+        PortMatch::Nothing => "none (the port can't be used)".to_owned(),
+    }
+}
+
 /// Whose names count: the selected pod's for ingress, the peer's for egress.
 fn named_on<'a>(packet: &Packet<'a>) -> Option<&'a Pod> {
     if packet.ingress { Some(packet.pod) } else { packet.remote.own_pod(packet.cluster) }

@@ -119,7 +119,9 @@ impl<'a> Quick<'a> {
         ports && rule.peers.as_ref().is_none_or(|peers| peers.iter().any(|peer| self.is(peer, other)))
     }
 
-    fn is(&self, peer: &Peer, other: Other<'_>) -> bool {
+    /// Whether a peer of a rule is the other end.
+    #[must_use]
+    pub fn is(&self, peer: &Peer, other: Other<'_>) -> bool {
         match peer {
             Peer::Nobody => false,
             Peer::Block { cidr, except } => {

@@ -265,8 +265,7 @@ impl Page {
             let path = rule.path.trim_start_matches("spec.");
             let text = format!("{name}  {path}  port {}, peer {}", word(&rule.ports), word(&rule.peers));
             self.line(indent, &text, place(policy, rule.line));
-            // A rule that fails on one list only is nearly the one that was meant.
-            if self.verbose || rule.peers.matched != rule.ports.matched {
+            if self.verbose {
                 for list in [&rule.peers, &rule.ports].into_iter().filter(|list| !list.matched) {
                     for element in &list.tried {
                         self.element(Indent(indent.0 + 2), policy, element, other);
@@ -331,6 +330,14 @@ fn no_pod(party: &Party) -> String {
         PartyKind::HostNetworkPod => "not judged: a pod on its node's network has no policies".to_owned(),
         PartyKind::Node => "not judged: a node has no policies".to_owned(),
         PartyKind::Pod | PartyKind::Service => "not judged: it is no pod".to_owned(),
+    }
+}
+
+impl Mismatch {
+    /// The condition in words; `who` is the end that it is about.
+    #[must_use]
+    pub fn in_words(&self, who: &str) -> String {
+        words(self, who)
     }
 }
 

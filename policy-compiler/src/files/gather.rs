@@ -34,11 +34,14 @@ pub struct Gather {
     owners: BTreeMap<ObjectName, Workload>,
     /// Workloads made by others: ReplicaSets by Deployments, Jobs by CronJobs.
     makers: BTreeMap<Workload, Workload>,
-    templates: BTreeMap<Workload, (Option<Box<Located<Object>>>, Arc<Origin>)>,
+    templates: BTreeMap<Workload, Template>,
     selectors: BTreeMap<ObjectName, ServiceSpec>,
     /// Pods from manifests: they have no status, and so no address yet.
     unborn: BTreeSet<ObjectName>,
 }
+
+/// A workload's pod, if it wants one, and where its labels are written.
+type Template = (Option<Box<Located<Object>>>, Arc<Origin>);
 
 /// What the cluster makes EndpointSlices of.
 #[derive(Debug)]
@@ -61,6 +64,8 @@ pub struct Gathered {
     pub owners: BTreeMap<ObjectName, Workload>,
     /// Where the labels of a workload's pods are written.
     pub templates: BTreeMap<Workload, Arc<Origin>>,
+    /// Addresses that were made up, because the object has none yet.
+    pub assumed: BTreeSet<IpAddr>,
 }
 
 impl Gather {
@@ -146,12 +151,15 @@ impl Gather {
         }
         let Assembled { mut cluster, diagnostics } = self.assembled;
         cluster.imply_namespaces();
-        let mut assumed = Assumed::of(&cluster);
+        let mut assumed = BTreeSet::new();
+        let mut addresses = Assumed::pods(&cluster);
         for name in &self.unborn {
             if let Some(pod) = cluster.pods.get_mut(name).filter(|pod| !pod.host_network && pod.addresses.is_empty()) {
-                pod.addresses = assumed.next();
+                pod.addresses = addresses.next();
+                assumed.extend(&pod.addresses);
             }
         }
+        let mut addresses = Assumed::services(&cluster);
         let sliced: BTreeSet<_> = cluster
             .endpoint_slices
             .values()
@@ -162,60 +170,67 @@ impl Gather {
                 && service.cluster_ips.is_empty()
                 && !spec.is_headless
             {
-                service.cluster_ips = assumed.next();
+                service.cluster_ips = addresses.next();
+                assumed.extend(&service.cluster_ips);
             }
             if !sliced.contains(name) {
                 let slices = slices(name, spec, &cluster.pods);
                 cluster.endpoint_slices.extend(slices.into_iter().map(|slice| (slice.name.clone(), slice)));
             }
         }
-        Gathered { cluster, diagnostics, ignored: self.ignored, owners: self.owners, templates }
+        Gathered { cluster, diagnostics, ignored: self.ignored, owners: self.owners, templates, assumed }
     }
 }
 
 impl Gathered {
     /// Addresses for a pod that is only thought of.
-    #[must_use]
-    pub fn assume_addresses(&self) -> Vec<IpAddr> {
-        Assumed::of(&self.cluster).next()
+    pub fn assume_addresses(&mut self) -> Vec<IpAddr> {
+        let addresses = Assumed::pods(&self.cluster).next();
+        self.assumed.extend(&addresses);
+        addresses
     }
 }
 
-/// Whether an address was made up here, because the object has none yet. Those of IPv4 are reserved (RFC 1112 section
-/// 4), those of IPv6 are for discarding (RFC 6666): no block that means a cluster's pods holds them.
-#[must_use]
-pub fn is_assumed(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.octets()[0] == 240,
-        IpAddr::V6(address) => address.segments()[..4] == [0x100, 0, 0, 0],
-    }
-}
-
-/// Hands out addresses, of the families that the cluster has.
+/// Hands out addresses, of the families that the cluster has: those that follow the highest one in use, so that blocks
+/// which mean the cluster's addresses hold them.
 struct Assumed {
-    next: u32,
-    v4: bool,
-    v6: bool,
+    next: Vec<IpAddr>,
 }
 
 impl Assumed {
-    fn of(cluster: &Cluster) -> Self {
-        let addresses = || {
-            let pods = cluster.pods.values().flat_map(|pod| &pod.addresses);
-            pods.chain(cluster.services.values().flat_map(|service| &service.cluster_ips))
-        };
-        let used = addresses().filter(|address| is_assumed(**address)).count();
-        let v6 = addresses().any(IpAddr::is_ipv6);
-        let v4 = !v6 || addresses().any(IpAddr::is_ipv4);
-        Self { next: u32::try_from(used).unwrap_or_default() + 1, v4, v6 }
+    fn pods(cluster: &Cluster) -> Self {
+        let own = cluster.pods.values().filter(|pod| !pod.host_network);
+        let used: Vec<_> = own.flat_map(|pod| pod.addresses.iter().copied()).collect();
+        // where there are none yet, those that most clusters begin with
+        Self::after(&used, ["10.244.0.0", "fd00:10:244::"], cluster)
+    }
+
+    fn services(cluster: &Cluster) -> Self {
+        let used: Vec<_> = cluster.services.values().flat_map(|service| service.cluster_ips.iter().copied()).collect();
+        Self::after(&used, ["10.96.0.0", "fd00:10:96::"], cluster)
+    }
+
+    fn after(used: &[IpAddr], begins: [&str; 2], cluster: &Cluster) -> Self {
+        let has_v6 = cluster.pods.values().flat_map(|pod| &pod.addresses).any(IpAddr::is_ipv6);
+        let has_v4 = !has_v6 || cluster.pods.values().flat_map(|pod| &pod.addresses).any(IpAddr::is_ipv4);
+        let highest = |is_v4: bool| used.iter().copied().filter(|address| address.is_ipv4() == is_v4).max();
+        let mut next = Vec::new();
+        for (has, is_v4, begin) in [(has_v4, true, begins[0]), (has_v6, false, begins[1])] {
+            if has {
+                next.extend(highest(is_v4).or_else(|| begin.parse().ok()));
+            }
+        }
+        Self { next }
     }
 
     fn next(&mut self) -> Vec<IpAddr> {
-        let number = self.next;
-        self.next += 1;
-        let v4 = IpAddr::V4(Ipv4Addr::from(0xf000_0000 + number));
-        let v6 = IpAddr::V6(Ipv6Addr::from((0x100_u128 << 112) + u128::from(number)));
-        [(self.v4, v4), (self.v6, v6)].into_iter().filter_map(|(has, address)| has.then_some(address)).collect()
+        for address in &mut self.next {
+            *address = match *address {
+                IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from(u32::from(address).wrapping_add(1))),
+                IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address).wrapping_add(1))),
+            };
+        }
+        self.next.clone()
     }
 }
 

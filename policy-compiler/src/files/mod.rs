@@ -35,7 +35,7 @@ use serde::de::DeserializeOwned;
 pub use self::kinds::distance;
 pub use self::{
     assemble::{Assembled, assemble},
-    gather::{Gather, Gathered, is_assumed},
+    gather::{Gather, Gathered},
     workload::{Workload, WorkloadKind},
 };
 use self::{

@@ -319,7 +319,8 @@ impl<'a> Flow<'a> {
         let text = &self.rest[1..end];
         self.rest = &self.rest[end + 1..];
         // '' and \ are escapes
-        (!self.rest.starts_with(quote) && !(quote == '"' && text.contains('\\'))).then(|| text.to_owned())
+        let escapes = self.rest.starts_with(quote) || (quote == '"' && text.contains('\\'));
+        if escapes { None } else { Some(text.to_owned()) }
     }
 
     fn plain(&mut self, nested: bool) -> Option<&'a str> {
@@ -364,13 +365,9 @@ fn scalar(text: &str) -> Option<Value> {
     let is_letter =
         |byte: u8| byte.is_ascii_alphabetic() && !matches!(byte, b'e' | b'E' | b'x' | b'X' | b'o' | b'O' | b'b' | b'B');
     let is_other = count(b'.') > 1 || count(b'-') > 1 || text.contains('/') || text.bytes().any(is_letter);
-    (is_other
-        && !text.starts_with("0x")
-        && !text.starts_with("0b")
-        && !text.starts_with("0o")
-        && !text.contains('_')
-        && !(text.contains(':') && count(b'-') < 2))
-        .then(is_text)?
+    let is_prefixed = ["0x", "0b", "0o"].iter().any(|prefix| text.starts_with(prefix));
+    let is_doubtful = is_prefixed || text.contains('_') || (text.contains(':') && count(b'-') < 2);
+    if is_other && !is_doubtful { is_text() } else { None }
 }
 
 #[cfg(test)]

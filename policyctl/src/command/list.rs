@@ -1,0 +1,63 @@
+//! `policyctl list`: all allowed connections, workloads folded.
+
+use policy_compiler::reach::{Reach, port_ranges};
+use serde_json::json;
+
+use super::units::{self, between};
+use crate::{
+    Failure, Outcome, Status,
+    format::{self, Answer, Table},
+    port::summary,
+    source,
+};
+
+/// Flags of `list`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    state: source::Args,
+    #[command(flatten)]
+    format: format::Args,
+    /// Only connections to or from ends whose name begins like this, such as `shop/`
+    #[arg(long, value_name = "PREFIX")]
+    only: Option<String>,
+}
+
+/// Answers.
+pub(crate) fn run(args: &Args) -> Outcome {
+    let state = source::read(&args.state).map_err(Failure::wrong_use)?;
+    let reach = Reach::new(state.cluster());
+    let probes: Vec<_> = port_ranges(state.cluster()).into_iter().map(Some).chain([None]).collect();
+    let pods = units::pods(&state, &reach);
+    let world = units::world(&state, &reach);
+    let mut rows = Vec::new();
+    let mut elements = Vec::new();
+    let is_wanted = |name: &str| args.only.as_ref().is_none_or(|only| name.starts_with(only.as_str()));
+    for from in pods.iter().chain(&world) {
+        for to in pods.iter().chain(&world) {
+            let outside = |unit: &units::Unit| world.iter().any(|other| other.name == unit.name);
+            if (outside(from) && outside(to)) || !(is_wanted(&from.name) || is_wanted(&to.name)) {
+                continue;
+            }
+            let Some(open) = between(&reach, from, to, &probes).filter(|open| !open.is_empty()) else { continue };
+            rows.push(vec![from.name.clone(), to.name.clone(), open.written()]);
+            elements.push(json!({
+                "source": from.name,
+                "destination": to.name,
+                "ports": summary(&open.all),
+                "portsOfSome": summary(&open.some),
+            }));
+        }
+    }
+    let mut answer = Answer {
+        kind: "ConnectionList",
+        list: "connections",
+        names: rows.iter().map(|row| format!("{} -> {}", row[0], row[1])).collect(),
+        table: Some(Table { head: vec!["SOURCE", "DESTINATION", "PORTS"], narrow: 3, rows }),
+        ..Answer::default()
+    };
+    answer.set("connections", elements);
+    answer.state(&state);
+    answer.print(&args.format)?;
+    format::ended(&state, Status::Answered)
+}

@@ -1,0 +1,213 @@
+//! `policyctl matrix`: who may speak to whom, as a grid; the machine interface of conformance tests too.
+
+use std::net::IpAddr;
+
+use policy_compiler::{
+    explain::{End, Family},
+    model::Protocol,
+    reach::{Reach, Seat, ports_in_use},
+};
+use serde_json::json;
+
+use crate::{
+    Failure, Outcome, Status,
+    format::{self, Answer, Table},
+    port::Wanted,
+    source::{self, State},
+};
+
+/// What follows the flags in the help text.
+pub(crate) const HELP: &str = "\
+A row for each client, a column for each server:
+  . allowed   E refused by egress   I by ingress   B by both
+  = itself    ~ left open by Kubernetes            - no such connection";
+
+/// Flags of `matrix`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    state: source::Args,
+    #[command(flatten)]
+    format: format::Args,
+    /// The ports to ask about, such as TCP/80,UDP/53 (default: every named port of a pod)
+    #[arg(long, value_delimiter = ',', value_name = "PORT,...")]
+    ports: Vec<String>,
+    /// An outside address that takes part as ip/NAME (repeatable)
+    #[arg(long, value_name = "NAME=ADDRESS")]
+    ip: Vec<String>,
+    /// Leave the nodes out
+    #[arg(long)]
+    no_nodes: bool,
+}
+
+/// An end of the matrix.
+struct Participant {
+    id: String,
+    kind: &'static str,
+    ips: Vec<IpAddr>,
+    seats: Vec<Seat>,
+}
+
+/// Answers.
+pub(crate) fn run(args: &Args) -> Outcome {
+    let mut ports = args.ports.iter().map(|text| port(text)).collect::<Result<Vec<_>, _>>()?;
+    let addresses = args.ip.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
+    let state = source::read(&args.state).map_err(Failure::wrong_use)?;
+    if ports.is_empty() {
+        ports = ports_in_use(state.cluster());
+    }
+    let reach = Reach::new(state.cluster());
+    let ends = participants(&state, &reach, &addresses, !args.no_nodes)?;
+    let families: Vec<_> = Family::ALL
+        .into_iter()
+        .filter(|family| ends.iter().any(|end| end.kind != "IP" && end.seats.iter().any(|seat| seat.family == *family)))
+        .collect();
+    let mut grids = Vec::new();
+    for family in families {
+        let seats: Vec<_> = ends.iter().map(|end| end.seats.iter().find(|seat| seat.family == family)).collect();
+        for (protocol, number) in &ports {
+            grids.push(Grid {
+                family,
+                protocol: *protocol,
+                port: *number,
+                rows: rows(&reach, &seats, (*protocol, *number)),
+            });
+        }
+    }
+    let answer = answer(&ends, &grids, &state);
+    answer.print(&args.format)?;
+    format::ended(&state, Status::Answered)
+}
+
+/// The verdicts at one port.
+struct Grid {
+    family: Family,
+    protocol: Protocol,
+    port: u16,
+    rows: Vec<String>,
+}
+
+fn rows(reach: &Reach<'_>, seats: &[Option<&Seat>], port: (Protocol, u16)) -> Vec<String> {
+    let cell = |from: Option<&Seat>, (to, index): (Option<&Seat>, usize), row: usize| match (from, to) {
+        _ if row == index => '=',
+        (Some(from), Some(to)) => reach.judge(from, to, Some(port)).letter(),
+        _ => '-',
+    };
+    let row = |(row, from): (usize, &Option<&Seat>)| {
+        seats.iter().enumerate().map(|(index, to)| cell(*from, (*to, index), row)).collect()
+    };
+    seats.iter().enumerate().map(row).collect()
+}
+
+fn participants(
+    state: &State,
+    reach: &Reach<'_>,
+    addresses: &[(String, IpAddr)],
+    nodes: bool,
+) -> Result<Vec<Participant>, Failure> {
+    let cluster = state.cluster();
+    let pods = cluster.pods.keys().map(|name| (name.to_string(), "Pod", End::Pod(name.clone())));
+    let nodes =
+        cluster.nodes.keys().filter(|_| nodes).map(|name| (format!("node/{name}"), "Node", End::Node(name.clone())));
+    let outside = addresses.iter().map(|(name, address)| (format!("ip/{name}"), "IP", End::Address(*address)));
+    let mut ends = Vec::new();
+    for (id, kind, end) in pods.chain(nodes).chain(outside) {
+        // a pod that has ended or has no address yet takes part without any connection
+        let seats = reach.seats(&end).unwrap_or_default();
+        let ips = match &end {
+            End::Node(name) => cluster.nodes[name].addresses.clone(),
+            End::Address(address) => vec![*address],
+            _ => seats.iter().map(|seat| seat.party.ip).collect(),
+        };
+        ends.push(Participant { id, kind, ips, seats });
+    }
+    let mut ids: Vec<_> = ends.iter().map(|end| &end.id).collect();
+    ids.sort_unstable();
+    if let Some(twice) = ids.windows(2).find(|two| two[0] == two[1]) {
+        return Err(Failure::wrong_use(anyhow::anyhow!("{} is there twice; name each --ip differently", twice[0])));
+    }
+    Ok(ends)
+}
+
+fn answer(ends: &[Participant], grids: &[Grid], state: &State) -> Answer {
+    let mut answer = Answer { kind: "Matrix", list: "ends", ..Answer::default() };
+    let element = |end: &Participant| json!({"id": end.id, "kind": end.kind, "ips": end.ips});
+    answer.set("ends", ends.iter().map(element).collect::<Vec<_>>());
+    let mut families = serde_json::Map::new();
+    for grid in grids {
+        let list = families.entry(format!("{:?}", grid.family)).or_insert_with(|| json!([]));
+        if let Some(list) = list.as_array_mut() {
+            list.push(json!({"protocol": grid.protocol, "port": grid.port, "rows": grid.rows}));
+        }
+    }
+    answer.set("families", families);
+    answer.names = ends.iter().map(|end| end.id.clone()).collect();
+    answer.text = text(ends, grids);
+    answer.table = Some(table(ends, grids));
+    answer.footer = format!("{HELP}\n{}\n", state.summary);
+    answer
+}
+
+/// Grids with their heads written downwards; equal ones once.
+fn text(ends: &[Participant], grids: &[Grid]) -> String {
+    let mut told: Vec<(String, &Vec<String>)> = Vec::new();
+    for grid in grids {
+        let name = format!("{}/{} over {:?}", grid.protocol, grid.port, grid.family);
+        match told.iter_mut().find(|(_, rows)| **rows == grid.rows) {
+            Some((names, _)) => names.push_str(&format!(", {name}")),
+            None => told.push((name, &grid.rows)),
+        }
+    }
+    let width = ends.iter().map(|end| end.id.chars().count()).max().unwrap_or_default();
+    let heads: Vec<Vec<char>> = ends.iter().map(|end| end.id.chars().collect()).collect();
+    let mut text = String::new();
+    for (name, rows) in told {
+        text.push_str(&format!("{name}\n"));
+        for line in 0..width {
+            // the heads stand on the grid
+            let letter = |head: &Vec<char>| (line + head.len()).checked_sub(width).map_or(' ', |index| head[index]);
+            let line: String = heads.iter().map(letter).collect();
+            text.push_str(format!("{:width$}  {line}", "").trim_end());
+            text.push('\n');
+        }
+        for (end, row) in ends.iter().zip(rows) {
+            text.push_str(&format!("{:width$}  {row}\n", end.id));
+        }
+        text.push('\n');
+    }
+    text.trim_end().to_owned() + "\n"
+}
+
+/// A line for each connection, for `csv` and `md`.
+fn table(ends: &[Participant], grids: &[Grid]) -> Table {
+    let mut rows = Vec::new();
+    for grid in grids {
+        for (from, row) in ends.iter().zip(&grid.rows) {
+            for (to, letter) in ends.iter().zip(row.chars()).filter(|(_, letter)| !matches!(letter, '=' | '-')) {
+                rows.push(vec![
+                    from.id.clone(),
+                    to.id.clone(),
+                    format!("{:?}", grid.family),
+                    grid.protocol.to_string(),
+                    grid.port.to_string(),
+                    letter.to_string(),
+                ]);
+            }
+        }
+    }
+    // text is the grid
+    Table { head: vec!["SOURCE", "DESTINATION", "FAMILY", "PROTOCOL", "PORT", "VERDICT"], narrow: 0, rows }
+}
+
+fn port(text: &str) -> Result<(Protocol, u16), Failure> {
+    match Wanted::parse(text).map_err(Failure::wrong_use)? {
+        Wanted::Range(range) if range.first == range.last => Ok((range.protocol, range.first)),
+        _ => Err(Failure::wrong_use(anyhow::anyhow!("--ports takes numbers, such as TCP/80,UDP/53; {text:?} is none"))),
+    }
+}
+
+fn address(text: &str) -> Result<(String, IpAddr), Failure> {
+    let parsed = text.split_once('=').and_then(|(name, address)| Some((name.to_owned(), address.parse().ok()?)));
+    let wrong = || Failure::wrong_use(anyhow::anyhow!("--ip is NAME=ADDRESS; {text:?} is none"));
+    parsed.filter(|(name, _): &(String, IpAddr)| !name.is_empty()).ok_or_else(wrong)
+}

@@ -1,0 +1,124 @@
+//! Pods folded to their workloads: [`Units`]. Between two units, the ports at which all pods may connect, and those at
+//! which only some may.
+
+use std::collections::BTreeMap;
+
+use policy_compiler::{
+    explain::End,
+    model::ObjectName,
+    reach::{PortRange, Reach, Seat},
+};
+
+use crate::{
+    end::{Ends, Member},
+    port::{representative, summary},
+    source::State,
+};
+
+/// A workload with its pods, a pod without one, or an outside end.
+#[derive(Debug)]
+pub(crate) struct Unit {
+    /// As it could be asked for.
+    pub(crate) name: String,
+    pub(crate) members: Vec<Member>,
+    /// One family after the other.
+    seats: Vec<Seat>,
+}
+
+/// The ports between two units.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Between {
+    /// All pods of one may open these to all pods of the other.
+    pub(crate) all: Vec<Option<PortRange>>,
+    /// Only some may.
+    pub(crate) some: Vec<Option<PortRange>>,
+}
+
+impl Between {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty() && self.some.is_empty()
+    }
+
+    /// `TCP 80; some pods only: TCP 9090`
+    pub(crate) fn written(&self) -> String {
+        let some = summary(&self.some);
+        match (self.all.is_empty(), self.some.is_empty()) {
+            (_, true) => summary(&self.all),
+            (true, false) => format!("some pods only: {some}"),
+            (false, false) => format!("{}; some pods only: {some}", summary(&self.all)),
+        }
+    }
+}
+
+impl Unit {
+    /// Of given ends; those without an address are left out.
+    pub(crate) fn new(name: String, members: Vec<Member>, reach: &Reach<'_>) -> Self {
+        let seats = members.iter().filter_map(|member| reach.seats(&member.end).ok()).flatten().collect();
+        Self { name, members, seats: few(seats) }
+    }
+
+    /// Whether nothing of it can be reached.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+}
+
+/// Two of each sort of pods are enough: one to judge, and another one as what it may reach.
+fn few(seats: Vec<Seat>) -> Vec<Seat> {
+    let mut kept: Vec<Seat> = Vec::new();
+    for seat in seats {
+        if kept.iter().filter(|other| other.is_judged_like(&seat)).count() < 2 {
+            kept.push(seat);
+        }
+    }
+    kept
+}
+
+/// All pods of a state, as units in the order of their names.
+pub(crate) fn pods(state: &State, reach: &Reach<'_>) -> Vec<Unit> {
+    let mut units: BTreeMap<String, Vec<Member>> = BTreeMap::new();
+    for (name, pod) in &state.cluster().pods {
+        if !pod.ended {
+            let member = Member { name: name.to_string(), end: End::Pod(name.clone()) };
+            units.entry(unit_of(state, name)).or_default().push(member);
+        }
+    }
+    units.into_iter().map(|(name, members)| Unit::new(name, members, reach)).filter(|unit| !unit.is_empty()).collect()
+}
+
+/// The outside, as far as policies tell it apart.
+pub(crate) fn world(state: &State, reach: &Reach<'_>) -> Vec<Unit> {
+    let world = Ends::world(state.cluster());
+    world.members.into_iter().map(|member| Unit::new(member.name.clone(), vec![member], reach)).collect()
+}
+
+/// What a pod is folded into.
+pub(crate) fn unit_of(state: &State, pod: &ObjectName) -> String {
+    state.gathered.owners.get(pod).map_or_else(|| pod.to_string(), ToString::to_string)
+}
+
+/// The ports that one unit may open to another; `None` if they have no family in common.
+pub(crate) fn between(reach: &Reach<'_>, from: &Unit, to: &Unit, probes: &[Option<PortRange>]) -> Option<Between> {
+    let mut between = Between::default();
+    let mut pairs: Vec<(&Seat, &Seat)> = Vec::new();
+    for source in &from.seats {
+        for destination in to.seats.iter().filter(|other| other.family == source.family) {
+            if source.end != destination.end {
+                pairs.push((source, destination));
+            }
+        }
+    }
+    if pairs.is_empty() {
+        return None;
+    }
+    for probe in probes {
+        let port = representative(*probe);
+        let passes = pairs.iter().filter(|(from, to)| reach.enforced(from, to, port).passes()).count();
+        if passes == pairs.len() {
+            between.all.push(*probe);
+        } else if passes > 0 {
+            between.some.push(*probe);
+        }
+    }
+    Some(between)
+}

@@ -1,0 +1,228 @@
+//! On generated clusters, `matrix`, `can`, `explain`, `list`, `reach` and `who` agree with each other, and with the slow
+//! reading of the API's documentation, [`policy_compiler::reference`]. And every fix that `explain` prints is carried
+//! out by `--with`, where it is a policy, and found to work.
+
+#![expect(clippy::unwrap_used, reason = "a failure ends the test")]
+
+#[expect(dead_code, reason = "the generator serves other tests too")]
+#[path = "../../policy-compiler/tests/generate/mod.rs"]
+mod generate;
+
+use std::{cell::Cell, fs, process::Command};
+
+use policy_compiler::{
+    files::parse,
+    model::ObjectName,
+    reference::{Connection, End, Objects, Verdict},
+};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+use serde_json::Value;
+
+use generate::{Manifests, cluster, document};
+
+/// Processes are slow: fewer cases than elsewhere, which `PROPTEST_CASES` still multiplies.
+fn config() -> Config {
+    let config = Config { failure_persistence: None, ..Config::default() };
+    Config { cases: config.cases.div_ceil(8), ..config }
+}
+
+const PORTS: [(&str, u8, u16); 4] = [("TCP", 6, 80), ("TCP", 6, 8080), ("UDP", 17, 53), ("SCTP", 132, 80)];
+
+struct World {
+    folder: tempfile::TempDir,
+    objects: Objects,
+}
+
+impl World {
+    fn of(manifests: &Manifests) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("all.json"), document(manifests)).unwrap();
+        let mut objects = Objects::default();
+        let parsed = parse("f.json", document(manifests).as_bytes());
+        parsed.objects.iter().for_each(|located| objects.put(&located.object));
+        Self { folder, objects }
+    }
+
+    /// The answer in JSON, and the exit status.
+    fn ask(&self, args: &[&str]) -> (Value, i32) {
+        let output = Command::new(env!("CARGO_BIN_EXE_policyctl"))
+            .args(args)
+            .args(["-o", "json", "-f"])
+            .arg(self.folder.path())
+            .output()
+            .unwrap();
+        (serde_json::from_slice(&output.stdout).unwrap_or_default(), output.status.code().unwrap())
+    }
+}
+
+fn end(id: &str) -> End {
+    let (first, second) = id.split_once('/').unwrap();
+    if first == "node" { End::Node(second.to_owned()) } else { End::Pod(ObjectName::new(first, second)) }
+}
+
+const fn letter(verdict: Verdict) -> char {
+    match verdict {
+        Verdict::Allowed => '.',
+        Verdict::RefusedByEgress => 'E',
+        Verdict::RefusedByIngress => 'I',
+        Verdict::RefusedByBoth => 'B',
+    }
+}
+
+/// Calls `each` with source, destination, family, index of the port and letter of every cell.
+fn cells(matrix: &Value, mut each: impl FnMut(&str, &str, &str, usize, char)) {
+    let ends: Vec<_> = matrix["ends"].as_array().unwrap().iter().map(|end| end["id"].as_str().unwrap()).collect();
+    for (family, grids) in matrix["families"].as_object().unwrap() {
+        for (port, grid) in grids.as_array().unwrap().iter().enumerate() {
+            for (source, row) in ends.iter().zip(grid["rows"].as_array().unwrap()) {
+                for (destination, letter) in ends.iter().zip(row.as_str().unwrap().chars()) {
+                    each(source, destination, family, port, letter);
+                }
+            }
+        }
+    }
+}
+
+fn matrix(world: &World) -> Value {
+    let ports = PORTS.map(|(protocol, _, port)| format!("{protocol}/{port}")).join(",");
+    let (matrix, status) = world.ask(&["matrix", "--ports", &ports]);
+    assert_eq!(status, 0, "{matrix}");
+    matrix
+}
+
+#[test]
+fn matrix_and_reference_agree() {
+    let (denied, compared) = (Cell::new(0), Cell::new(0));
+    TestRunner::new(config())
+        .run(&cluster(), |manifests| {
+            let world = World::of(&manifests);
+            let mut wrong = Vec::new();
+            cells(&matrix(&world), |source, destination, family, port, found| {
+                let (_, protocol, number) = PORTS[port];
+                let ipv6 = family == "IPv6";
+                let connection =
+                    Connection { source: end(source), destination: end(destination), protocol, port: number, ipv6 };
+                let expected = world.objects.judge(&connection).map_or('-', letter);
+                if source != destination && found != '~' && found != '=' {
+                    compared.set(compared.get() + 1);
+                    denied.set(denied.get() + u32::from(found != '.' && found != '-'));
+                    if found != expected {
+                        wrong.push(format!(
+                            "{source} -> {destination} {family} {:?}: {found}, not {expected}",
+                            PORTS[port]
+                        ));
+                    }
+                }
+            });
+            prop_assert!(wrong.is_empty(), "{wrong:#?}");
+            Ok(())
+        })
+        .unwrap();
+    assert!(denied.get() > 0 && denied.get() < compared.get(), "{} of {}", denied.get(), compared.get());
+}
+
+#[test]
+fn the_commands_agree() {
+    TestRunner::new(config())
+        .run(&(cluster(), any::<prop::sample::Index>()), |(manifests, index)| {
+            let world = World::of(&manifests);
+            let mut all = Vec::new();
+            cells(&matrix(&world), |source, destination, family, port, found| {
+                if family == "IPv4" && found != '-' && source != destination && found != '=' {
+                    all.push((source.to_owned(), destination.to_owned(), port, found));
+                }
+            });
+            if all.is_empty() {
+                return Ok(());
+            }
+            let (source, destination, port, found) = &all[index.index(all.len())];
+            let (protocol, _, number) = PORTS[*port];
+            let target = format!("{destination}:{number}/{protocol}");
+            let (can, status) = world.ask(&["can", source, &target]);
+            let (explained, _) = world.ask(&["explain", source, &target]);
+            // both families together
+            let mut both = Vec::new();
+            cells(&matrix(&world), |from, to, _, at, letter| {
+                if from == source && to == destination && at == *port && letter != '-' {
+                    both.push(letter);
+                }
+            });
+            let (word, code) = if both.iter().all(|letter| *letter == '.') {
+                ("yes", 0)
+            } else if both.iter().all(|letter| matches!(letter, '.' | '~')) {
+                ("undefined", 3)
+            } else {
+                ("no", 1)
+            };
+            prop_assert_eq!((can["answer"].as_str(), status), (Some(word), code), "{} {} {:?}", source, target, both);
+            let verdict = explained["verdict"].as_str().unwrap_or_default().to_owned();
+            let agrees = match &*verdict {
+                "Allowed" => both.iter().all(|letter| *letter == '.'),
+                "Denied" => !both.contains(&'.') && !both.contains(&'~'),
+                "Partly" => both.contains(&'.') && both.iter().any(|letter| *letter != '.'),
+                "Undefined" => both.contains(&'~'),
+                _ => false,
+            };
+            prop_assert!(agrees, "explain {} {}: {}, matrix {:?}", source, target, verdict, both);
+            if both.contains(&'~') || found == &'~' {
+                return Ok(());
+            }
+            // in lists, an end is named if the port is open to all of it, or to some
+            let named = |answer: &Value, list: &str, field: &str, name: &str| {
+                answer[list].as_array().unwrap().iter().any(|element| element[field] == name)
+            };
+            let is_open = both.contains(&'.');
+            let (who, _) = world.ask(&["who", &target]);
+            if !source.starts_with("node/") {
+                prop_assert_eq!(
+                    named(&who, "sources", "name", source),
+                    is_open,
+                    "who {} {}: {:?}",
+                    source,
+                    target,
+                    both
+                );
+            }
+            if is_open && !source.starts_with("node/") && !destination.starts_with("node/") {
+                let (reach, _) = world.ask(&["reach", source]);
+                prop_assert!(named(&reach, "destinations", "name", destination), "reach {} {}", source, destination);
+                let (list, _) = world.ask(&["list"]);
+                let both = |element: &Value| element["source"] == **source && element["destination"] == **destination;
+                prop_assert!(
+                    list["connections"].as_array().unwrap().iter().any(both),
+                    "list {} {}",
+                    source,
+                    destination
+                );
+            }
+            for near in explained["nearMisses"].as_array().into_iter().flatten() {
+                for fix in near["fixes"].as_array().unwrap() {
+                    let Some(manifest) = fix["edit"]["manifest"].as_str() else { continue };
+                    let path = world.folder.path().join("fix.yaml.txt");
+                    fs::write(&path, manifest).unwrap();
+                    let (fixed, _) = world.ask(&["explain", source, &target, "--with", path.to_str().unwrap()]);
+                    let side = near["direction"].as_str().unwrap();
+                    let first = |answer: &Value| answer["families"].get(0).unwrap_or(answer).clone();
+                    let before = first(&explained)[side]["verdict"].clone();
+                    let after = first(&fixed)[side]["verdict"].clone();
+                    let any_family = fixed["families"]
+                        .as_array()
+                        .is_some_and(|all| all.iter().any(|e| e[side]["verdict"] == "Allowed"));
+                    prop_assert!(
+                        after == "Allowed" || any_family,
+                        "{} {}: {} then {}\n{}",
+                        source,
+                        target,
+                        before,
+                        after,
+                        manifest
+                    );
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+}
