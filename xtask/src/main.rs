@@ -5,6 +5,7 @@
 mod apt;
 mod bench;
 mod demo;
+mod image;
 mod kernels;
 mod lab;
 mod setup;
@@ -59,6 +60,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Build the agent's image, an archive in OCI layout.
+    Image,
     /// All tests, where one that can't run is a failure.
     Ci,
 }
@@ -84,6 +87,7 @@ fn run(task: &Task) -> Result<ExitCode> {
     match task {
         Task::Setup | Task::Tidy => Ok(ExitCode::SUCCESS),
         Task::Lab { arguments } => lab::run(&toolchain, arguments),
+        Task::Image => image::run(&toolchain).map(|_| ExitCode::SUCCESS),
         Task::Demo => demo::run(&toolchain),
         Task::Test { classes } => test::run(&toolchain, classes, test::Skipping::Allowed),
         Task::Ci => test::run(&toolchain, &[], test::Skipping::Fails),

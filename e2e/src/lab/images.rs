@@ -8,11 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use oci_image::{Archive, Entry, Image, digest};
 
-use super::{
-    oci::{Archive, Entry, Image, digest},
-    programs::{Programs, once, version},
-};
+use super::programs::{Programs, once, version};
 
 /// As the upstream suite of this Kubernetes names it (test/utils/image/manifest.go).
 pub(super) const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
@@ -20,6 +18,8 @@ pub(super) const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0
 pub(super) const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1";
 /// The sandbox of every pod.
 pub(super) const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
+/// The same, as manifests name it that don't mind which one they get.
+const PAUSE_ALSO: &str = "registry.k8s.io/pause:3.10";
 
 /// A static busybox, as Debian's package busybox-static has it.
 const BUSYBOX_PROGRAMS: [&str; 2] = ["/usr/bin/busybox", "/bin/busybox"];
@@ -39,7 +39,7 @@ pub fn build(programs: &Programs) -> Result<PathBuf> {
     let bytes = fs::read(busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
     let names = [AGNHOST, BUSYBOX, PAUSE, &coredns()?].join("\n");
     // The last part counts up with what this file makes of the rest.
-    let content = digest(format!("{}\n{}\n{names}\n1", programs.content(), digest(&bytes)).as_bytes());
+    let content = digest(format!("{}\n{}\n{names}\n2", programs.content(), digest(&bytes)).as_bytes());
     let folder = once("images", &content, |folder| write(&folder.join("images.tar"), programs, busybox))?;
     Ok(folder.join("images.tar"))
 }
@@ -73,7 +73,7 @@ fn images(programs: &Programs, busybox: &Path) -> Result<[Image; 4]> {
         },
         Image { names: text(&[BUSYBOX]), entries: tools, command: text(&["sh"]), ..Image::default() },
         Image {
-            names: text(&[PAUSE]),
+            names: text(&[PAUSE, PAUSE_ALSO]),
             entries: vec![Entry::File("pause".to_owned(), 0o755, programs.pause())],
             entrypoint: text(&["/pause"]),
             user: "65535:65535".to_owned(),

@@ -12,9 +12,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
+use oci_image::digest;
 use serde::{Deserialize, Serialize};
 
-use super::{folder::cache, oci::digest};
+use super::folder::cache;
 
 /// The `go.mod`s, one for each project: what one depends on doesn't fit another, and each is built with exactly what
 /// its own release was built with.

@@ -12,16 +12,17 @@ use super::Finding;
 use crate::toolchain::output;
 
 /// Each crate of the workspace with the others that it may depend on.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("controller", &["enforcer", "enforcer-abi", "policy-compiler"]),
-    ("e2e", &["enforcer", "enforcer-abi", "policy-compiler"]),
+    ("e2e", &["enforcer", "enforcer-abi", "oci-image", "policy-compiler"]),
     ("enforcer", &["enforcer-abi"]),
     ("enforcer-abi", &[]),
     ("enforcer-ebpf", &["enforcer-abi"]),
+    ("oci-image", &[]),
     ("policy-compiler", &["enforcer-abi"]),
     ("policyctl", &["enforcer", "enforcer-abi", "policy-compiler"]),
     // Must build before `setup` has run, so nothing that needs the BPF program.
-    ("xtask", &[]),
+    ("xtask", &["oci-image"]),
 ];
 
 /// What a crate must not know, not even through others.

@@ -1,5 +1,6 @@
 //! Container images made without a container tool: files in, one archive in OCI image layout out, which containerd and
-//! every other runtime imports. The same files always give the same bytes.
+//! every other runtime imports. The same files always give the same bytes. Start at [`Archive::new`].
+#![forbid(unsafe_code)]
 
 use std::{
     fs::File,
@@ -7,10 +8,32 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
+
+/// Why an archive can't be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file that shall be in an image.
+    #[error("cannot read {}, which shall be in the image", path.display())]
+    Read {
+        /// Where it is on this machine.
+        path: PathBuf,
+        /// What the kernel says.
+        source: std::io::Error,
+    },
+    /// Part of an image, or of the archive itself.
+    #[error("cannot write {path} of the archive")]
+    Write {
+        /// Its path in the image or the archive.
+        path: String,
+        /// What the kernel or the tar format says: a path may be too long, say.
+        source: std::io::Error,
+    },
+}
+
+type Result<T> = std::result::Result<T, Error>;
 
 /// An image of one layer.
 #[derive(Clone, Debug, Default)]
@@ -112,7 +135,7 @@ impl<W: Write> Archive<W> {
             "manifests": self.manifests,
         });
         append(&mut self.tar, "index.json", index.to_string().as_bytes())?;
-        self.tar.into_inner().context("cannot finish the archive")
+        self.tar.into_inner().map_err(at("index.json"))
     }
 
     fn blob(&mut self, bytes: &[u8]) -> Result<Blob> {
@@ -123,7 +146,8 @@ impl<W: Write> Archive<W> {
 }
 
 /// SHA-256 in hexadecimal digits.
-pub(super) fn digest(bytes: &[u8]) -> String {
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -147,27 +171,31 @@ fn layer(entries: &[Entry]) -> Result<Vec<u8>> {
         match entry {
             Entry::Folder(path, mode) => {
                 let mut header = header(EntryType::Directory, *mode, 0);
-                tar.append_data(&mut header, path, std::io::empty()).with_context(|| format!("folder {path}"))?;
+                tar.append_data(&mut header, path, std::io::empty()).map_err(at(path))?;
             }
             Entry::File(path, mode, from) => {
                 let mut bytes = Vec::new();
                 File::open(from)
                     .and_then(|mut file| file.read_to_end(&mut bytes))
-                    .with_context(|| format!("cannot read {}", from.display()))?;
+                    .map_err(|source| Error::Read { path: from.clone(), source })?;
                 let mut header = header(EntryType::Regular, *mode, bytes.len());
-                tar.append_data(&mut header, path, bytes.as_slice()).with_context(|| format!("file {path}"))?;
+                tar.append_data(&mut header, path, bytes.as_slice()).map_err(at(path))?;
             }
             Entry::Text(path, text) => {
                 let mut header = header(EntryType::Regular, 0o644, text.len());
-                tar.append_data(&mut header, path, text.as_bytes()).with_context(|| format!("file {path}"))?;
+                tar.append_data(&mut header, path, text.as_bytes()).map_err(at(path))?;
             }
             Entry::Link(path, to) => {
                 let mut header = header(EntryType::Symlink, 0o777, 0);
-                tar.append_link(&mut header, path, Path::new(to)).with_context(|| format!("link {path}"))?;
+                tar.append_link(&mut header, path, Path::new(to)).map_err(at(path))?;
             }
         }
     }
-    tar.into_inner().context("cannot finish the layer")
+    tar.into_inner().map_err(at("the end"))
+}
+
+fn at(path: &str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Write { path: path.to_owned(), source }
 }
 
 /// Root's, and without a time: the same content is the same layer.
@@ -184,7 +212,7 @@ fn header(kind: EntryType, mode: u32, size: usize) -> Header {
 
 fn append<W: Write>(tar: &mut Builder<W>, path: &str, bytes: &[u8]) -> Result<()> {
     let mut header = header(EntryType::Regular, 0o644, bytes.len());
-    tar.append_data(&mut header, path, bytes).with_context(|| format!("cannot write {path} of the archive"))
+    tar.append_data(&mut header, path, bytes).map_err(at(path))
 }
 
 #[cfg(test)]

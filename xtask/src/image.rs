@@ -1,0 +1,108 @@
+//! `cargo xtask image`: the image of the agent, a static program in an otherwise empty image, written without a
+//! container tool.
+
+use std::{
+    fs::{self, File},
+    io::BufWriter,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use oci_image::{Archive, Entry, Image};
+
+use crate::toolchain::{Toolchain, output, succeed};
+
+/// The name in the manifests, as runtimes complete it.
+const NAME: &str = "docker.io/library/sluice-agent";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const PROGRAM: &str = "sluice-agent";
+
+/// Builds the agent and writes its image to `target/image/sluice-agent.tar`; says where that is.
+pub(crate) fn run(toolchain: &Toolchain) -> Result<PathBuf> {
+    let program = build(toolchain)?;
+    let folder = toolchain.root.join("target/image");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    // For those who build the image by the Containerfile.
+    fs::copy(&program, folder.join(PROGRAM)).context("cannot copy the agent")?;
+    let image = Image {
+        names: vec![format!("{NAME}:{VERSION}")],
+        entries: vec![Entry::File(PROGRAM.to_owned(), 0o755, program)],
+        entrypoint: vec![format!("/{PROGRAM}")],
+        ..Image::default()
+    };
+    let path = folder.join(format!("{PROGRAM}.tar"));
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    let mut archive = Archive::new(BufWriter::new(file))?;
+    archive.add(&image)?;
+    archive.finish()?.into_inner().context("cannot write the image")?;
+    println!("{}  {NAME}:{VERSION}", path.display());
+    Ok(path)
+}
+
+/// The agent, linked with the C library of this system, so that it needs nothing where it runs: the target for musl
+/// would have to be fetched, this one is there wherever Rust is.
+fn build(toolchain: &Toolchain) -> Result<PathBuf> {
+    let version = output(Command::new("rustc").arg("-vV").current_dir(&toolchain.root))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
+    // Named though it is the host's own: what only the build runs is not linked statically then.
+    let mut cargo = toolchain.cargo();
+    cargo.args(["build", "--release", "--package", "controller", "--bin", PROGRAM, "--target", host]);
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    succeed(&mut cargo).context("the agent does not build")?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| toolchain.root.join("target"), PathBuf::from);
+    let program = target.join(host).join("release").join(PROGRAM);
+    ensure_static(&program)?;
+    Ok(program)
+}
+
+/// A program that asks for an interpreter would not start in an empty image.
+fn ensure_static(program: &Path) -> Result<()> {
+    let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let interpreter = asks_for_interpreter(&bytes).context("the agent is no 64-bit ELF file")?;
+    ensure!(!interpreter, "{} is not linked statically", program.display());
+    Ok(())
+}
+
+/// Whether an ELF file of 64 bits and little end first has a program header of the kind `PT_INTERP` (elf(5)).
+fn asks_for_interpreter(bytes: &[u8]) -> Option<bool> {
+    const PT_INTERP: u32 = 3;
+    let number = |at: usize, size: usize| -> Option<usize> {
+        let field = bytes.get(at..at.checked_add(size)?)?;
+        Some(field.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+    };
+    bytes.starts_with(b"\x7fELF\x02\x01").then_some(())?;
+    let (start, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+    for header in 0..count {
+        let kind = number(start.checked_add(header * size)?, 4)?;
+        if u32::try_from(kind) == Ok(PT_INTERP) {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An ELF file of nothing but a header and one program header of this kind.
+    fn elf(kind: u8) -> Vec<u8> {
+        let mut bytes = vec![0; 64 + 56];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[32] = 64;
+        bytes[54] = 56;
+        bytes[56] = 1;
+        bytes[64] = kind;
+        bytes
+    }
+
+    #[test]
+    fn an_interpreter_is_seen() {
+        assert_eq!(asks_for_interpreter(&elf(3)), Some(true));
+        assert_eq!(asks_for_interpreter(&elf(1)), Some(false));
+        assert_eq!(asks_for_interpreter(b"#!/bin/sh"), None);
+        assert_eq!(asks_for_interpreter(&elf(3)[..70]), Some(true));
+        assert_eq!(asks_for_interpreter(&elf(3)[..65]), None);
+    }
+}
