@@ -19,6 +19,10 @@ pub(crate) enum Primitive {
     Hash,
     Lpm,
     Lru,
+    /// A look-up in the flows that finds none.
+    NoFlow,
+    /// A look-up in the openings, which are full, that finds none.
+    NoOpening,
     LruInsert,
     Ring,
 }
@@ -31,6 +35,8 @@ impl Primitive {
             Self::Hash => "bench_hash",
             Self::Lpm => "bench_lpm",
             Self::Lru => "bench_lru",
+            Self::NoFlow => "bench_no_flow",
+            Self::NoOpening => "bench_no_opening",
             Self::LruInsert => "bench_lru_insert",
             Self::Ring => "bench_ring",
         }
