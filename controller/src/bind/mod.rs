@@ -30,6 +30,8 @@ pub struct Binder {
     exclusions: Exclusions,
     interfaces: BTreeMap<u32, Interface>,
     pods: BTreeMap<Arc<str>, Pod>,
+    /// Pods whose interface went with the links that are being taken in.
+    lost: BTreeSet<Arc<str>>,
     told: BTreeSet<Report>,
 }
 
@@ -172,21 +174,24 @@ impl Binder {
         self.exclusions.node_addresses = addresses;
     }
 
-    /// All veths that there are now.
+    /// All veths that there are now. A pod whose interface has gone gets no other one before the next input, because its
+    /// address was its own by that interface, and may be another pod's now.
     pub fn set_links(&mut self, links: Vec<Link>, now: Instant) -> Outcome {
         let mut outcome = Outcome::default();
         let present: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
         for index in self.interfaces.keys().copied().filter(|index| !present.contains(index)).collect::<Vec<_>>() {
             self.interfaces.remove(&index);
             outcome.gone.push(index);
-            for pod in self.pods.values_mut().filter(|pod| pod.interface == Some(index)) {
+            for (uid, pod) in self.pods.iter_mut().filter(|(_, pod)| pod.interface == Some(index)) {
                 (pod.interface, pod.since) = (None, now);
+                self.lost.insert(Arc::clone(uid));
             }
         }
         for link in links {
             self.set_link(link, now, &mut outcome);
         }
         self.settle(now, &mut outcome);
+        self.lost.clear();
         outcome
     }
 
@@ -256,6 +261,11 @@ impl Binder {
     #[must_use]
     pub fn interface_of(&self, uid: &str) -> Option<u32> {
         self.pods.get(uid)?.interface
+    }
+
+    /// The pods that are behind an interface, by UID.
+    pub fn bound(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.pods.iter().filter(|(_, pod)| pod.interface.is_some()).map(|(uid, _)| uid)
     }
 
     /// Whether the pod has been without an interface for longer than [`PATIENCE`].
@@ -393,7 +403,8 @@ impl Binder {
                 bound: self.name_of(pod.interface),
             });
         }
-        let candidates: Vec<_> = self.pods.iter().filter(|(_, pod)| pod.interface.is_none() && claims(pod)).collect();
+        let is_free = |uid: &Arc<str>, pod: &Pod| pod.interface.is_none() && !self.lost.contains(uid);
+        let candidates: Vec<_> = self.pods.iter().filter(|(uid, pod)| is_free(uid, pod) && claims(pod)).collect();
         match candidates.as_slice() {
             [(uid, _)] => Judgement::Assign(Assignment::Pod(Arc::clone(uid))),
             [] if now.duration_since(interface.since) >= PATIENCE => {

@@ -129,8 +129,11 @@ fn a_second_veth_with_a_bound_address_takes_nothing_over() {
     let one = || Links(&[(5, Some(0), &["10.1.0.2"])]);
     let both = || Links(&[(4, Some(1), &["10.1.0.2"]), (5, Some(0), &["10.1.0.2"])]);
     check(&[pod(), one(), both()], &["4 held", "5 pod a"], &["veth4 claims ns/a of veth5"]);
-    // and gets it when the first one has gone
-    check(&[pod(), one(), both(), Links(&[(4, Some(1), &["10.1.0.2"])])], &["4 pod a"], &[]);
+    // when the first one has gone, another pod may have its address: there is time to say so before this one gets it
+    let gone = || Links(&[(4, Some(1), &["10.1.0.2"])]);
+    check(&[pod(), one(), both(), gone()], &["4 held"], &[]);
+    check(&[pod(), one(), both(), gone(), Wait(0)], &["4 pod a"], &[]);
+    check(&[pod(), one(), both(), gone(), Replace("a", "b", &["10.1.0.2"])], &["4 pod b"], &[]);
 }
 
 #[test]

@@ -171,6 +171,11 @@ impl<D: Datapath> Applier<D> {
             let pause = (pause * 2).min(RETRY.1);
             self.retry = self.retry.map(|_| (now + pause, pause));
         }
+        self.settle(now);
+    }
+
+    /// Binds what can be bound by now.
+    pub(super) fn settle(&mut self, now: Instant) {
         let outcome = self.binder.tick(now);
         self.follow(outcome, None);
     }

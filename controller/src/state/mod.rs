@@ -178,6 +178,16 @@ impl<D: Datapath> State<D> {
         }
     }
 
+    /// Of several pods that claim an address, one that is bound to an interface here has it.
+    /// Answers whether that changes anything.
+    fn tell_bound(&mut self) -> bool {
+        let changes = self.compiler.set_bound(self.applier.binder.bound().map(|uid| &**uid));
+        let changed = !changes.is_empty();
+        self.applier.enqueue(changes.steps, None);
+        self.reports.note(changes.reports);
+        changed
+    }
+
     /// When there is something to do although nothing happens.
     fn wake(&self) -> Instant {
         let soon = (self.pace == Pace::Soon).then(|| Instant::now() + SLICE);
@@ -196,6 +206,7 @@ impl<D: Datapath> State<D> {
             // the kernel may have shown the address of a new pod long ago
             self.look(&BTreeSet::new());
         }
+        self.tell_bound();
         let upkeep = match upkeep {
             Upkeep::Done => Pace::Idle,
             Upkeep::Soon => Pace::Soon,
@@ -248,6 +259,10 @@ impl<D: Datapath> State<D> {
             Ok(links) => {
                 self.link_names = links.names.into_iter().collect();
                 self.applier.set_links(links.veths, changed, now);
+                // who has lost an interface may have another one, unless another pod has the address now
+                if !self.tell_bound() {
+                    self.applier.settle(now);
+                }
                 self.tell_node(links.own);
             }
             Err(fault) => tracing::error!("the node's interfaces can't be listed, and are listed again soon: {fault}"),

@@ -1,5 +1,6 @@
 //! Carrying out, with a kernel that is made of maps and refuses what it is told to.
 
+mod bound;
 mod slices;
 
 use std::{
@@ -13,8 +14,14 @@ use enforcer::Upkeep;
 use enforcer_abi::{Address, Counters, Op, Openness, PeerValue, PodEntry, PodFlags, RowKey, RowValue};
 use policy_compiler::{PodTables, PodUpdate, Step, TableUse, model::ObjectName};
 
-use super::{Attachment, Condition, Datapath, Fault, Fill, Unsent, applier::Applier};
-use crate::bind::{Binder, Exclusions, Link};
+use super::{
+    Attachment, Condition, Datapath, Directory, Fault, Fill, Health, Looks, Outputs, Pace, RECHECK, State, Unsent,
+    applier::Applier, reports::Reports,
+};
+use crate::{
+    bind::{Binder, Exclusions, Link},
+    metrics::Metrics,
+};
 
 /// What was done to the kernel, in words, and what it refuses.
 #[derive(Debug, Default)]
@@ -223,6 +230,36 @@ fn two_pods() -> (Fake, Applier<Fake>, Instant) {
     applier.carry_out(vec![Step::Write(vec![row(1), row(2), row(3)]), Step::Pods(pods), Step::RaiseEpoch], now);
     assert_eq!(fake.done(), ["put row 1", "put row 2", "put row 3", "pod 5 tables 1 2", "pod 6 tables 3 0", "epoch"]);
     (fake, applier, now)
+}
+
+/// A state over what an applier has done so far.
+fn state(mut applier: Applier<Fake>, mut node: impl Looks + 'static) -> State<Fake> {
+    let now = Instant::now();
+    applier.set_links(node.look(&|_| false).unwrap().veths, &BTreeSet::new(), now);
+    let outputs = Outputs {
+        metrics: Metrics::new().unwrap(),
+        health: tokio::sync::watch::channel(Health::default()).0,
+        names: Arc::new(Directory::default()),
+    };
+    State {
+        node: "here".into(),
+        node_interfaces: Vec::new(),
+        compiler: policy_compiler::Compiler::new(policy_compiler::Options::new("here")),
+        applier,
+        lister: Box::new(node),
+        outputs,
+        node_addresses: Vec::new(),
+        link_names: BTreeMap::new(),
+        node_told: None,
+        problems: Arc::new([]),
+        reports: Reports::default(),
+        counted: rustc_hash::FxHashMap::default(),
+        unsent: Unsent::default(),
+        faults: 0,
+        next_check: now + RECHECK,
+        pace: Pace::Idle,
+        isolating: rustc_hash::FxHashMap::default(),
+    }
 }
 
 #[test]

@@ -28,7 +28,9 @@ pub(in crate::state) struct Advance {
 impl<D: Datapath> Applier<D> {
     /// To be carried out after all that is to be carried out already. `seen` is told when it is done.
     pub(in crate::state) fn enqueue(&mut self, steps: Vec<Step>, seen: Option<Instant>) {
-        self.queue.push(steps, seen);
+        if !steps.is_empty() || seen.is_some() {
+            self.queue.push(steps, seen);
+        }
     }
 
     /// Whether something is still to be carried out.

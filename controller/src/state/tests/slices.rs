@@ -7,8 +7,7 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::{
     links::{Hint, Links},
-    metrics::Metrics,
-    state::{Directory, Health, Inputs, Looks, Outputs, Pace, RECHECK, State, reports::Reports},
+    state::{Inputs, Looks},
 };
 
 const LARGE: u64 = 100_000;
@@ -132,35 +131,6 @@ impl Looks for Node {
         let mut veths = vec![link(5, "10.0.0.5")];
         veths.extend(std::mem::replace(&mut self.0, true).then(|| link(7, "")));
         Ok(Links { veths, ..Links::default() })
-    }
-}
-
-fn state(mut applier: Applier<Fake>, mut node: Node) -> State<Fake> {
-    let now = Instant::now();
-    applier.set_links(node.look(&|_| false).unwrap().veths, &BTreeSet::new(), now);
-    let outputs = Outputs {
-        metrics: Metrics::new().unwrap(),
-        health: watch::channel(Health::default()).0,
-        names: Arc::new(Directory::default()),
-    };
-    State {
-        node: "here".into(),
-        node_interfaces: Vec::new(),
-        compiler: policy_compiler::Compiler::new(policy_compiler::Options::new("here")),
-        applier,
-        lister: Box::new(node),
-        outputs,
-        node_addresses: Vec::new(),
-        link_names: BTreeMap::new(),
-        node_told: None,
-        problems: Arc::new([]),
-        reports: Reports::default(),
-        counted: rustc_hash::FxHashMap::default(),
-        unsent: Unsent::default(),
-        faults: 0,
-        next_check: now + RECHECK,
-        pace: Pace::Idle,
-        isolating: rustc_hash::FxHashMap::default(),
     }
 }
 
