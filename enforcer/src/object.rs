@@ -40,13 +40,13 @@ pub enum LoadError {
         version: u32,
     },
     /// The kernel refused to make a map.
-    #[error("the kernel refused the map {name} of {entries} entries")]
+    #[error("the kernel refused the map {name} of {entries} entries{}", way_out(.source))]
     Map {
         /// Its name.
         name: String,
         /// How large it was to be.
         entries: u32,
-        /// The kernel's answer; `ENOMEM` and `E2BIG` mean that it is too large for this node.
+        /// The kernel's answer.
         #[source]
         source: io::Error,
     },
@@ -241,6 +241,16 @@ pub(crate) fn pinned_entries(pin: &std::path::Path) -> Option<u32> {
     MapShape::of_pin(pin).ok().map(|shape| shape.max_entries)
 }
 
+/// What can be done about a map that the kernel refuses.
+fn way_out(refusal: &io::Error) -> &'static str {
+    match refusal.raw_os_error() {
+        Some(libc::ENOMEM | libc::E2BIG) => ", for which it has no memory: make it smaller",
+        Some(libc::EPERM | libc::EACCES) => ": seccomp or a security module forbids this process bpf(2)",
+        Some(libc::ENOSYS) => ": boot one that was built with CONFIG_BPF_SYSCALL",
+        _ => "",
+    }
+}
+
 fn rejection(program: &'static str, log: &str, source: io::Error) -> LoadError {
     // "unknown func bpf_ringbuf_output#130", and since 6.9 "program of this type cannot use helper bpf_...#130"
     let helper = log.lines().rev().find_map(|line| {
@@ -302,6 +312,20 @@ mod tests {
             "the kernel's verifier refused sluice_to_pod; its last words:\n  0: (b7) r0 = 0\n  ; a line of source @ \
              file.rs:1\n  1: (1d) if r5 == r7 goto pc+1\n  invalid mem access 'scalar'"
         );
+    }
+
+    #[test]
+    fn a_refused_map_has_a_way_out() {
+        #[track_caller]
+        fn check(errno: i32, expected: &str) {
+            let source = io::Error::from_raw_os_error(errno);
+            let error = LoadError::Map { name: "FLOWS".into(), entries: 7, source };
+            assert_eq!(error.to_string(), format!("the kernel refused the map FLOWS of 7 entries{expected}"));
+        }
+        check(libc::ENOMEM, ", for which it has no memory: make it smaller");
+        check(libc::EPERM, ": seccomp or a security module forbids this process bpf(2)");
+        check(libc::ENOSYS, ": boot one that was built with CONFIG_BPF_SYSCALL");
+        check(libc::EINVAL, "");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What must be there before anything is loaded, each refusal with the way out. Entry point: [`check`].
 
-use std::{io, path::Path};
+use std::{io, os::unix::fs::MetadataExt as _, path::Path};
 
 use aya::util::KernelVersion;
 use thiserror::Error;
+
+use crate::sys;
 
 /// The oldest kernel that has all that the program uses.
 const FLOOR: KernelVersion = KernelVersion::new(5, 10, 0);
@@ -25,6 +27,12 @@ pub enum PreflightError {
         /// Names of capabilities.
         missing: String,
     },
+    /// Capabilities in a user namespace don't reach the kernel's BPF.
+    #[error(
+        "the process is root in a user namespace only, which the kernel grants neither BPF nor a view of the node's \
+         interfaces: run it in the node's own, in a pod with hostUsers: true"
+    )]
+    UserNamespace,
     /// `/proc/self/status` could not be read.
     #[error("/proc/self/status could not be read to learn the process's capabilities: is /proc mounted?")]
     Proc(#[source] io::Error),
@@ -44,12 +52,23 @@ pub fn check(pin_dir: &Path) -> Result<(), PreflightError> {
     check_kernel()?;
     let status = std::fs::read_to_string("/proc/self/status").map_err(PreflightError::Proc)?;
     check_capabilities(&status)?;
+    check_user_namespace(Path::new("/proc/self/ns/user"))?;
     check_file_system(pin_dir)
+}
+
+fn check_user_namespace(own: &Path) -> Result<(), PreflightError> {
+    /// `PROC_USER_INIT_INO` (include/linux/proc_ns.h)
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    match std::fs::metadata(own) {
+        Ok(namespace) if namespace.ino() != INITIAL => Err(PreflightError::UserNamespace),
+        // a kernel without user namespaces has no such file
+        _ => Ok(()),
+    }
 }
 
 fn check_kernel() -> Result<(), PreflightError> {
     match KernelVersion::current() {
-        Ok(version) if version < FLOOR => Err(PreflightError::OldKernel { found: release() }),
+        Ok(version) if version < FLOOR => Err(PreflightError::OldKernel { found: sys::release() }),
         // A kernel that doesn't say its version in the usual form is left to prove itself.
         _ => Ok(()),
     }
@@ -58,10 +77,6 @@ fn check_kernel() -> Result<(), PreflightError> {
 /// Whether TCX links are there (6.6).
 pub(crate) fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
-}
-
-fn release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".to_owned(), |s| s.trim().to_owned())
 }
 
 /// What enforcement takes, and the capability that stands for it where it is a finer one than `CAP_SYS_ADMIN`
@@ -120,6 +135,14 @@ mod tests {
         check(1 << 21 | 1 << 12 | 1 << 11, None);
         check(1 << 39 | 1 << 38 | 1 << 12 | 1 << 11, None);
         check(1 << 39 | 1 << 38, Some("CAP_NET_ADMIN, CAP_NET_BROADCAST"));
+    }
+
+    #[test]
+    fn the_node_has_the_first_user_namespace() {
+        check_user_namespace(Path::new("/proc/1/ns/user")).unwrap();
+        check_user_namespace(Path::new("/proc/none")).unwrap();
+        let error = check_user_namespace(Path::new("/proc/1/ns/net")).unwrap_err();
+        assert!(error.to_string().contains("hostUsers: true"), "{error}");
     }
 
     #[test]

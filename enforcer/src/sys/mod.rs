@@ -155,3 +155,17 @@ pub(crate) fn read_event(record: &[u8]) -> Option<enforcer_abi::Event> {
     // SAFETY: that many bytes, and every bit pattern is an Event.
     (record.len() == exact.len()).then(|| unsafe { exact.as_ptr().cast::<enforcer_abi::Event>().read_unaligned() })
 }
+
+/// The kernel's release as uname(2) tells it: what `aya` reads its version from.
+pub(crate) fn release() -> String {
+    let mut name = std::mem::MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: uname(2) writes one `utsname`, which `name` has room for.
+    let answer = unsafe { libc::uname(name.as_mut_ptr()) };
+    if answer != 0 {
+        return "unknown".to_owned();
+    }
+    // SAFETY: it is arrays of characters, for which zeros are valid, and uname(2) has filled them in.
+    let name = unsafe { name.assume_init() };
+    let bytes = name.release.iter().map(|&c| c.to_ne_bytes()[0]).take_while(|&c| c != 0).collect::<Vec<_>>();
+    String::from_utf8_lossy(&bytes).into_owned()
+}

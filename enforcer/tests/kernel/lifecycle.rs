@@ -5,11 +5,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use enforcer::{Enforcer, Hooks, LoadError, OpenError, Options, PinsError, preflight::PreflightError};
+use enforcer::{Contents, Enforcer, Hooks, LoadError, OpenError, Options, PinsError, preflight::PreflightError};
 use enforcer_abi::{Op, map};
 
 use crate::{
-    support::{index_of, on_node, run},
+    support::{index_of, mechanisms, on_node, run},
     tables::peer,
 };
 
@@ -87,32 +87,66 @@ fn enforcement_outlives_a_killed_process() {
     }
 }
 
+/// Layouts before and after this one: upgrades may be taken back.
 #[test]
 fn maps_of_another_layout_stay_in_force_until_the_take_over() {
+    for (hooks, mode) in mechanisms() {
+        for other in ["v0", "v2"] {
+            on_node(move |node| {
+                let (pod, elsewhere) = (node.pod(), node.pod());
+                let mut enforcer = node.open_with(hooks);
+                enforcer.put_pod(pod.entry()).unwrap();
+                enforcer.attach(pod.ifindex).unwrap();
+                // one that nobody tells the new tables of
+                enforcer.attach(elsewhere.ifindex).unwrap();
+                enforcer.apply(&[Op::PutPeer(peer([0, 1], 2))]).unwrap();
+                drop(enforcer);
+                // As an agent with that layout would have left it.
+                std::fs::rename(node.pin_dir.join("v1"), node.pin_dir.join(other)).unwrap();
+                let before = pod.programs(node);
+
+                let mut enforcer = node.open_with(hooks);
+                let mut events = enforcer.events().unwrap();
+                assert!(enforcer.awaits_take_over().unwrap());
+                assert_eq!(enforcer.contents().unwrap(), Contents::default(), "the new tables begin empty");
+                assert_eq!(pod.programs(node), before, "{mode:?}");
+                assert!(node.pins("").contains(&other.to_owned()));
+                assert_eq!(pod.send(&mut events), Ok(()), "{mode:?}: by the old program and its entry of the pod");
+                enforcer.put_pod(pod.entry()).unwrap();
+                enforcer.take_over().unwrap();
+                assert!(before.iter().all(|id| !pod.programs(node).contains(id)), "{mode:?}");
+                assert!(!enforcer.awaits_take_over().unwrap());
+                assert_eq!(node.pins(""), ["links", "v1"]);
+                assert_eq!(pod.send(&mut events), Ok(()), "{mode:?}: by the new program and its entry");
+                assert!(elsewhere.send(&mut events).is_err(), "{mode:?}: held, for want of an entry");
+                enforcer.delete_pod(pod.ifindex).unwrap();
+                assert!(pod.send(&mut events).is_err(), "{mode:?}: by the new program");
+            });
+        }
+    }
+}
+
+/// Not even an agent that was killed after the new tables stood and before it took over leaves less than was in force.
+#[test]
+fn a_take_over_that_was_cut_short_is_made_again() {
     on_node(|node| {
         let pod = node.pod();
         let mut enforcer = node.open();
         enforcer.put_pod(pod.entry()).unwrap();
         enforcer.attach(pod.ifindex).unwrap();
         drop(enforcer);
-        // As an agent with an older layout would have left it.
         std::fs::rename(node.pin_dir.join("v1"), node.pin_dir.join("v0")).unwrap();
         let before = pod.programs(node);
+        drop(node.open());
 
         let mut enforcer = node.open();
         let mut events = enforcer.events().unwrap();
         assert!(enforcer.awaits_take_over().unwrap());
         assert_eq!(pod.programs(node), before);
-        assert!(node.pins("").contains(&"v0".to_owned()));
-        assert_eq!(pod.send(&mut events), Ok(()), "by the old program and its entry of the pod");
+        assert_eq!(pod.send(&mut events), Ok(()));
         enforcer.put_pod(pod.entry()).unwrap();
         enforcer.take_over().unwrap();
-        assert_ne!(pod.programs(node), before);
-        assert!(!enforcer.awaits_take_over().unwrap());
-        assert_eq!(node.pins(""), ["links", "v1"]);
-        assert_eq!(pod.send(&mut events), Ok(()));
-        enforcer.delete_pod(pod.ifindex).unwrap();
-        assert!(pod.send(&mut events).is_err(), "by the new program");
+        assert_eq!((pod.send(&mut events), node.pins("")), (Ok(()), vec!["links".to_owned(), "v1".to_owned()]));
     });
 }
 
