@@ -6,6 +6,7 @@
 //! everything that is left and end the process; what a killed process leaves is removed by the next one that starts.
 
 pub mod agent;
+pub mod bulk;
 mod fabric;
 mod namespace;
 mod node;
@@ -16,6 +17,7 @@ mod raw;
 pub(crate) mod registry;
 mod server;
 pub mod services;
+pub mod site;
 mod stream;
 
 pub use agent::Agent;
@@ -28,4 +30,5 @@ pub use process::Process;
 pub use raw::RawSocket;
 pub use registry::{Scratch, is_root};
 pub use server::{Greeting, Server};
+pub use site::Site;
 pub use stream::Stream;

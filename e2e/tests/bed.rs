@@ -113,8 +113,15 @@ fn every_pod_reaches_every_pod() -> Result<()> {
             for to in &bed.pods {
                 for address in to.addresses() {
                     for transport in [Transport::Tcp, Transport::Udp, Transport::Icmp] {
-                        let to_address = SocketAddr::new(*address, PORT);
-                        probes.push(Probe { from: from.namespace(), source: None, transport, to: to_address });
+                        let port = if transport == Transport::Icmp { 0 } else { PORT };
+                        let to_address = SocketAddr::new(*address, port);
+                        probes.push(Probe {
+                            from: from.namespace(),
+                            source: None,
+                            transport,
+                            to: to_address,
+                            expected: Outcome::Open,
+                        });
                         expected.push((from, to, *address, transport));
                     }
                 }
@@ -153,7 +160,7 @@ fn a_closed_port_refuses_and_a_filter_drops() -> Result<()> {
             (Transport::Tcp, 83, Outcome::Refused),
             (Transport::Udp, 83, Outcome::Refused),
         ] {
-            let answer = probe(a.namespace(), transport, SocketAddr::new(*address, port))?;
+            let answer = probe(a.namespace(), transport, SocketAddr::new(*address, port), outcome)?;
             assert_eq!(answer.outcome, outcome, "{transport} {address} {port}");
         }
     }
@@ -182,7 +189,7 @@ fn nodes_and_the_outside_reach_pods_and_are_reached() -> Result<()> {
                 (bed.pod("a").namespace(), outside, "outside"),
             ];
             for (from, to, name) in questions {
-                let answer = probe(from, Transport::Tcp, SocketAddr::new(to, PORT))?;
+                let answer = probe(from, Transport::Tcp, SocketAddr::new(to, PORT), Outcome::Open)?;
                 let greeting = answer.greeting.with_context(|| format!("{wiring:?}: {} to {to}", from.name()))?;
                 assert_eq!(greeting.server, name);
             }
@@ -209,7 +216,8 @@ fn services_lead_to_their_back_ends() -> Result<()> {
                     from: bed.pod("a").namespace(),
                     source: None,
                     transport: Transport::Tcp,
-                    to: SocketAddr::new(cluster_ip, 80)
+                    to: SocketAddr::new(cluster_ip, 80),
+                    expected: Outcome::Open,
                 };
                 64
             ];
@@ -222,7 +230,8 @@ fn services_lead_to_their_back_ends() -> Result<()> {
             seen.dedup();
             assert_eq!(seen, ["b", "c"], "{wiring:?}");
 
-            let answer = probe(bed.pod("a").namespace(), Transport::Udp, SocketAddr::new(cluster_ip, 53))?;
+            let answer =
+                probe(bed.pod("a").namespace(), Transport::Udp, SocketAddr::new(cluster_ip, 53), Outcome::Open)?;
             assert_eq!(answer.outcome, Outcome::Open, "{wiring:?}: UDP through the Service");
             let node_port = SocketAddr::new(bed.nodes[0].addresses()[family], NODE_PORT);
             for from in [bed.pod("a").namespace(), bed.pod("d").namespace(), bed.fabric.outside()] {
@@ -230,7 +239,7 @@ fn services_lead_to_their_back_ends() -> Result<()> {
                     if from.name() == bed.fabric.outside().name() && to != node_port {
                         continue;
                     }
-                    let answer = probe(from, Transport::Tcp, to)?;
+                    let answer = probe(from, Transport::Tcp, to, Outcome::Open)?;
                     let greeting = answer.greeting.with_context(|| format!("{wiring:?}: {} to {to}", from.name()))?;
                     assert!(
                         !bed.pods.iter().any(|pod| pod.addresses().contains(&greeting.client)),
@@ -255,10 +264,10 @@ fn a_pod_reaches_itself_through_its_service() -> Result<()> {
         bed.serve(&["a"], |_| {})?;
         for family in [0, 1] {
             let to = SocketAddr::new(addresses(CLUSTER_IPS)[family], 80);
-            let greeting = probe(bed.pod("a").namespace(), Transport::Tcp, to)?.greeting;
+            let greeting = probe(bed.pod("a").namespace(), Transport::Tcp, to, Outcome::Open)?.greeting;
             let greeting = greeting.with_context(|| format!("{wiring:?}: {to} did not answer"))?;
             assert_eq!(greeting.server, "a");
-            assert_eq!(greeting.client, bed.nodes[0].pod_gateways()[family], "{wiring:?}: hairpins are masqueraded");
+            assert_eq!(greeting.client, bed.nodes[0].seen_by_pods()[family], "{wiring:?}: hairpins are masqueraded");
         }
     }
     Ok(())
@@ -277,12 +286,12 @@ fn traffic_policies_keep_to_the_node() -> Result<()> {
     for family in [0, 1] {
         let cluster_ip = SocketAddr::new(addresses(CLUSTER_IPS)[family], 80);
         for (from, outcome) in [("a", Outcome::Refused), ("d", Outcome::Open)] {
-            let answer = probe(bed.pod(from).namespace(), Transport::Tcp, cluster_ip)?;
+            let answer = probe(bed.pod(from).namespace(), Transport::Tcp, cluster_ip, outcome)?;
             assert_eq!(answer.outcome, outcome, "{from} to {cluster_ip}");
         }
         for (node, outcome) in [(0, Outcome::Refused), (1, Outcome::Open)] {
             let to = SocketAddr::new(bed.nodes[node].addresses()[family], NODE_PORT);
-            let answer = probe(bed.fabric.outside(), Transport::Tcp, to)?;
+            let answer = probe(bed.fabric.outside(), Transport::Tcp, to, outcome)?;
             assert_eq!(answer.outcome, outcome, "outside to {to}");
             if let Some(greeting) = answer.greeting {
                 ensure!(
@@ -323,6 +332,11 @@ fn nothing_is_left() -> Result<()> {
         return Ok(());
     }
     let bed = Bed::create(Wiring::Bridge)?;
+    let (node, extra) = (bed.nodes[0].namespace(), bed.nodes[0].pod("extra")?);
+    let interface = extra.host_interface().to_owned();
+    assert!(node.interface_index(&interface).is_ok());
+    drop(extra);
+    assert!(node.interface_index(&interface).is_err(), "a pod's veth goes with it, not some time later");
     let paths: Vec<_> = bed.pods.iter().map(|pod| pod.namespace().path()).collect();
     assert!(paths.iter().all(|path| path.exists()));
     drop(bed);

@@ -37,6 +37,22 @@ impl Entrance {
     pub(crate) fn enter(&self) -> Result<()> {
         setns(&self.0, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")
     }
+
+    /// Removes an interface; when this returns, it is gone. One that is gone already is as good.
+    pub(crate) fn delete_link(&self, link: &str) -> Result<()> {
+        in_new_thread(|| {
+            self.enter()?;
+            if if_nametoindex(link).is_err() {
+                return Ok(());
+            }
+            let output = Command::new("ip").args(["link", "del", link]).output().context("cannot start ip")?;
+            // Whoever holds the other end may have been faster.
+            if output.status.success() || if_nametoindex(link).is_err() {
+                return Ok(());
+            }
+            bail!("cannot remove {link}: {}", String::from_utf8_lossy(&output.stderr).trim())
+        })
+    }
 }
 
 impl Namespace {
@@ -117,6 +133,24 @@ impl Namespace {
     pub fn ip(&self, lines: &[impl AsRef<str>]) -> Result<()> {
         let script: String = lines.iter().flat_map(|line| [line.as_ref(), "\n"]).collect();
         self.feed("ip", &["-batch", "-"], &script, "iproute2")
+    }
+
+    /// As [`Self::ip`], for lines that don't show that they are about IPv6.
+    ///
+    /// # Errors
+    /// With what `ip` said.
+    pub fn ip6(&self, lines: &[impl AsRef<str>]) -> Result<()> {
+        let script: String = lines.iter().flat_map(|line| [line.as_ref(), "\n"]).collect();
+        self.feed("ip", &["-6", "-batch", "-"], &script, "iproute2")
+    }
+
+    /// Runs `tc` inside, once for all lines; the first that fails ends it.
+    ///
+    /// # Errors
+    /// With what `tc` said.
+    pub fn tc(&self, lines: &[impl AsRef<str>]) -> Result<()> {
+        let script: String = lines.iter().flat_map(|line| [line.as_ref(), "\n"]).collect();
+        self.feed("tc", &["-batch", "-"], &script, "iproute2")
     }
 
     /// Carries out an nftables script inside, all of it or nothing.

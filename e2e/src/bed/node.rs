@@ -17,11 +17,14 @@ pub enum Wiring {
     /// As the CNI plugin `bridge` does it: the host sides are ports of `cni0`, in hairpin mode; `cni0` carries
     /// the gateway's address.
     Bridge,
+    /// As Calico does it: the host sides carry no address of the node; pods have `169.254.1.1`, for which the host side
+    /// answers, and a link-local address as their gateways.
+    Routed,
 }
 
 impl Wiring {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::PointToPoint, Self::Bridge];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::PointToPoint, Self::Bridge, Self::Routed];
 }
 
 /// A node; its pods have addresses in `10.244.NUMBER.0/24` and `fd00:10:244:NUMBER::/64`, itself
@@ -78,8 +81,8 @@ impl Node {
         self.pod_at(name, &[v4, v6])
     }
 
-    /// Starts a pod with these addresses. With [`Wiring::Bridge`] they must lie in the node's subnets; with
-    /// [`Wiring::PointToPoint`] any will do, but other nodes only find those in the subnets.
+    /// Starts a pod with these addresses. With [`Wiring::Bridge`] they must lie in the node's subnets; else any will
+    /// do, but other nodes only find those in the subnets.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -114,7 +117,21 @@ impl Node {
     /// The addresses that its pods have as their gateway, IPv4 first.
     #[must_use]
     pub fn pod_gateways(&self) -> [IpAddr; 2] {
-        [self.plan.pod_gateway_v4().into(), self.plan.pod_gateway_v6().into()]
+        match self.wiring {
+            Wiring::PointToPoint | Wiring::Bridge => {
+                [self.plan.pod_gateway_v4().into(), self.plan.pod_gateway_v6().into()]
+            }
+            Wiring::Routed => [Plan::ROUTED_V4.into(), Plan::ROUTED_V6.into()],
+        }
+    }
+
+    /// The addresses from which its own packets come to its pods, and what is masqueraded, IPv4 first.
+    #[must_use]
+    pub fn seen_by_pods(&self) -> [IpAddr; 2] {
+        match self.wiring {
+            Wiring::PointToPoint | Wiring::Bridge => self.pod_gateways(),
+            Wiring::Routed => self.addresses(),
+        }
     }
 
     /// Makes this node translate Services as kube-proxy would, in place of what it translated before.
@@ -147,6 +164,11 @@ impl Plan {
     pub(crate) const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 254);
     /// The fabric's own address, every node's default route.
     pub(crate) const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 0xfe);
+
+    /// What pods have for their gateway with [`Wiring::Routed`].
+    const ROUTED_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+    /// The same.
+    const ROUTED_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
     pub(crate) const fn new(number: u8) -> Self {
         Self {

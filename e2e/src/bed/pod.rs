@@ -8,18 +8,20 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Namespace, Node, Wiring};
+use super::{Namespace, Node, Wiring, namespace::Entrance};
 
 /// Interface indexes of the nodes' ends. Far from the small numbers that interfaces get in new namespaces: a veth
 /// whose two ends have one index in their two namespaces is taken for no veth by some of the kernel's own checks
 /// (`linkwatch_urgent_event`), and comes up a second later.
 static NEXT_INDEX: AtomicU32 = AtomicU32::new(2000);
 
-/// A pod.
+/// A pod. When it is dropped, its veth is gone at once, as after a CNI plugin's DEL: a namespace that goes away takes its
+/// end along some time later, and until then the node's routes to it would be in the next pod's way.
 #[derive(Debug)]
 pub struct Pod {
     name: String,
     namespace: Namespace,
+    node: Entrance,
     addresses: Vec<IpAddr>,
     host_interface: String,
     host_index: u32,
@@ -30,11 +32,18 @@ impl Pod {
         let namespace = Namespace::create(name)?;
         let host_index = NEXT_INDEX.fetch_add(1, Ordering::Relaxed);
         let host_interface = format!("veth{host_index}");
+        let entrance = node.namespace().entrance()?;
         node.namespace().ip(&host_side(node, &namespace, &host_interface, host_index, addresses))?;
+        if node.wiring() == Wiring::Routed {
+            // So that the host side answers for the pod's gateway, and at once.
+            node.namespace().sysctl(&format!("ipv4/conf/{host_interface}/proxy_arp"), "1")?;
+            node.namespace().sysctl(&format!("ipv4/neigh/{host_interface}/proxy_delay"), "0")?;
+        }
         namespace.ip(&pod_side(node, addresses))?;
         namespace.wait_until_running("eth0")?;
         node.namespace().wait_until_running(&host_interface)?;
-        Ok(Self { name: name.to_owned(), namespace, addresses: addresses.to_vec(), host_interface, host_index })
+        let (name, addresses) = (name.to_owned(), addresses.to_vec());
+        Ok(Self { name, namespace, node: entrance, addresses, host_interface, host_index })
     }
 
     /// As given.
@@ -98,6 +107,14 @@ impl Pod {
     }
 }
 
+impl Drop for Pod {
+    fn drop(&mut self) {
+        if let Err(error) = self.node.delete_link(&self.host_interface) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
 fn host_side(node: &Node, pod: &Namespace, link: &str, index: u32, addresses: &[IpAddr]) -> Vec<String> {
     let mut lines = vec![format!("link add {link} index {index} type veth peer name eth0 netns {}", pod.name())];
     match node.wiring() {
@@ -115,6 +132,15 @@ fn host_side(node: &Node, pod: &Namespace, link: &str, index: u32, addresses: &[
                 lines.push(format!("route add {address}/{length} dev {link}"));
             }
         }
+        Wiring::Routed => {
+            lines.push(format!("link set {link} up"));
+            for address in addresses {
+                if address.is_ipv6() {
+                    lines.push(format!("addr add {}/64 dev {link} nodad", gateway(node, *address)));
+                }
+                lines.push(format!("route add {address}/{} dev {link}", full_length(*address)));
+            }
+        }
     }
     lines
 }
@@ -124,12 +150,13 @@ fn pod_side(node: &Node, addresses: &[IpAddr]) -> Vec<String> {
     for address in addresses {
         let gateway = gateway(node, *address);
         let length = match node.wiring() {
-            Wiring::PointToPoint => full_length(*address),
+            Wiring::PointToPoint | Wiring::Routed => full_length(*address),
             Wiring::Bridge if address.is_ipv4() => 24,
             Wiring::Bridge => 64,
         };
         lines.push(format!("addr add {address}/{length} dev eth0{}", nodad(*address)));
-        if node.wiring() == Wiring::PointToPoint {
+        // A link-local IPv6 gateway is on the link without being told.
+        if node.wiring() == Wiring::PointToPoint || (node.wiring() == Wiring::Routed && address.is_ipv4()) {
             lines.push(format!("route add {gateway}/{length} dev eth0"));
         }
         lines.push(format!("route add {} via {gateway} dev eth0", everywhere(*address)));

@@ -22,8 +22,11 @@ use super::{Greeting, Namespace};
 /// How long one attempt waits. An answer over veths takes well under a millisecond, so this is room for a machine that
 /// is busy with something else; shorter than TCP's first repetition, hence the second attempt with a fresh socket.
 const ATTEMPT: Duration = Duration::from_millis(400);
-/// Attempts before the answer is [`Outcome::Dropped`]. One that is answered ends the probe.
+/// Attempts before the answer is [`Outcome::Dropped`], where that is what is expected. One that is answered ends the
+/// probe.
 const ATTEMPTS: usize = 2;
+/// Attempts where an answer is expected: only a failure takes this long, and a busy machine must not make one.
+const PATIENT_ATTEMPTS: usize = 15;
 /// How often an unanswered datagram is sent again within one attempt.
 const REPEAT: Duration = Duration::from_millis(100);
 /// What a probe sends and wants back.
@@ -61,6 +64,8 @@ pub struct Probe<'a> {
     pub transport: Transport,
     /// Whom it is asked.
     pub to: SocketAddr,
+    /// What should become of it. Silence counts as [`Outcome::Dropped`] after 800 ms where it is expected, else after 6 s.
+    pub expected: Outcome,
 }
 
 /// What became of a connection.
@@ -98,12 +103,12 @@ pub struct Answer {
 ///
 /// # Errors
 /// If it could not even be asked: no route, no such source address.
-pub fn probe(from: &Namespace, transport: Transport, to: SocketAddr) -> Result<Answer> {
-    let mut answers = probe_all(&[Probe { from, source: None, transport, to }])?;
+pub fn probe(from: &Namespace, transport: Transport, to: SocketAddr, expected: Outcome) -> Result<Answer> {
+    let mut answers = probe_all(&[Probe { from, source: None, transport, to, expected }])?;
     answers.pop().context("one question has one answer")
 }
 
-/// Asks all questions at once, and waits at most 800 ms for the last answer. The answers are in the questions' order.
+/// Asks all questions at once. The answers are in the questions' order.
 ///
 /// # Errors
 /// If one could not even be asked: no route, no such source address.
@@ -134,11 +139,12 @@ pub fn probe_all(probes: &[Probe<'_>]) -> Result<Vec<Answer>> {
 
 async fn ask_all(probes: &[(usize, Probe<'_>)]) -> Result<Vec<(usize, Answer)>> {
     let mut questions = JoinSet::new();
-    for (index, Probe { from, source, transport, to }) in probes {
-        let (index, source, transport, to) = (*index, *source, *transport, *to);
+    for (index, probe) in probes {
+        let (index, Probe { from, source, transport, to, expected }) = (*index, *probe);
+        let attempts = if expected == Outcome::Dropped { ATTEMPTS } else { PATIENT_ATTEMPTS };
         let name = from.name().to_owned();
         questions.spawn(async move {
-            let answer = ask(transport, source, to).await;
+            let answer = ask(transport, source, to, attempts).await;
             answer
                 .map(|answer| (index, answer))
                 .with_context(|| format!("cannot ask {to} over {transport} from {name}"))
@@ -151,8 +157,8 @@ async fn ask_all(probes: &[(usize, Probe<'_>)]) -> Result<Vec<(usize, Answer)>> 
     Ok(answers)
 }
 
-async fn ask(transport: Transport, source: Option<IpAddr>, to: SocketAddr) -> Result<Answer> {
-    for _ in 0..ATTEMPTS {
+async fn ask(transport: Transport, source: Option<IpAddr>, to: SocketAddr, attempts: usize) -> Result<Answer> {
+    for _ in 0..attempts {
         let attempt = async {
             match transport {
                 Transport::Tcp => ask_tcp(source, to).await,
@@ -250,7 +256,8 @@ fn open_icmp(source: Option<IpAddr>, to: SocketAddr) -> std::io::Result<UdpSocke
         let address = nix::sys::socket::SockaddrStorage::from(SocketAddr::new(source, 0));
         nix::sys::socket::bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &address)?;
     }
-    connect(socket.into(), to)
+    // The port means nothing, but a socket that is connected to port 0 doesn't tell its peer (getpeername(2)).
+    connect(socket.into(), SocketAddr::new(to.ip(), 1))
 }
 
 fn connect(socket: std::net::UdpSocket, to: SocketAddr) -> std::io::Result<UdpSocket> {

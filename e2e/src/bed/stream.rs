@@ -46,7 +46,14 @@ impl Stream {
     /// # Errors
     /// If the connection doesn't come about in time.
     pub fn open(from: &Pod, to: SocketAddr, patience: Duration) -> Result<Self> {
-        let connection = from.connect(to, patience)?;
+        Self::over(from.connect(to, patience)?)
+    }
+
+    /// Starts to send over a connection.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn over(connection: TcpStream) -> Result<Self> {
         connection.set_nodelay(true).context("cannot set TCP_NODELAY")?;
         let mut other = connection.try_clone().context("cannot share a socket")?;
         let start = Instant::now();

@@ -80,17 +80,18 @@ impl Arena {
         self.apply(&open, &stage)?;
         let arriving: Vec<&Connection> = connections.iter().copied().filter(|it| it.destination.is_some()).collect();
         let mut wrong = Vec::new();
-        for (connection, answer) in arriving.iter().zip(self.ask(&stage, &arriving)?) {
+        for (connection, answer) in arriving.iter().zip(self.ask(&stage, &arriving, |_| Expected::Allowed)?) {
             if let Some(problem) = compare(connection, Expected::Allowed, &answer) {
                 wrong.push(format!("without policies: {problem}"));
             }
         }
         self.apply(case, &stage)?;
-        for (connection, answer) in connections.iter().zip(self.ask(&stage, &connections)?) {
+        for (connection, answer) in
+            connections.iter().zip(self.ask(&stage, &connections, |connection| connection.expected)?)
+        {
             wrong.extend(compare(connection, connection.expected, &answer));
         }
         self.clear()?;
-        stage.strike(&self.nodes)?;
         Ok(wrong)
     }
 
@@ -152,7 +153,12 @@ impl Arena {
         fs::rename(&new, &file).context("cannot put the objects in place")
     }
 
-    fn ask(&self, stage: &Stage<'_>, connections: &[&Connection]) -> Result<Vec<Answer>> {
+    fn ask(
+        &self,
+        stage: &Stage<'_>,
+        connections: &[&Connection],
+        expected: impl Fn(&Connection) -> Expected,
+    ) -> Result<Vec<Answer>> {
         let probes = connections.iter().map(|connection| {
             let Connection { source, dialled, .. } = connection;
             let (transport, port) = transport(connection).context("the others were left out")?;
@@ -161,7 +167,9 @@ impl Arena {
                 (None, Some(node)) => (self.node(node)?.namespace(), None),
                 (None, None) => (self.fabric.outside(), Some(source.address)),
             };
-            Ok(Probe { from, source: bind, transport, to: SocketAddr::new(*dialled, port) })
+            let is_allowed = expected(connection) == Expected::Allowed;
+            let expected = if is_allowed { Outcome::Open } else { Outcome::Dropped };
+            Ok(Probe { from, source: bind, transport, to: SocketAddr::new(*dialled, port), expected })
         });
         probe_all(&probes.collect::<Result<Vec<_>>>()?)
     }
@@ -176,8 +184,7 @@ pub(super) fn transport(connection: &Connection) -> Option<(crate::bed::Transpor
     match connection.transport {
         Transport::Port(Protocol::Tcp, port) => Some((crate::bed::Transport::Tcp, port)),
         Transport::Port(Protocol::Udp, port) => Some((crate::bed::Transport::Udp, port)),
-        // A connected socket without a port doesn't tell its peer (getpeername(2)), which the probe asks for.
-        Transport::Icmp => Some((crate::bed::Transport::Icmp, 1)),
+        Transport::Icmp => Some((crate::bed::Transport::Icmp, 0)),
         Transport::Port(Protocol::Sctp, _) | Transport::Gre => None,
     }
 }

@@ -72,21 +72,6 @@ impl<'a> Stage<'a> {
         self.pods.get(name).with_context(|| format!("{name} is not on stage"))
     }
 
-    /// Takes the pods' veths away as a CNI plugin would. A namespace that goes away takes its end of them with it some
-    /// time later, and until then its routes would be in the next case's way.
-    pub(super) fn strike(self, nodes: &[Node]) -> Result<()> {
-        for node in nodes {
-            let own = self.pods.iter().filter(|(name, _)| self.node_of(name) == Some(node.name()));
-            let lines: Vec<String> = own.map(|(_, pod)| format!("link del {}", pod.host_interface())).collect();
-            node.namespace().ip(&lines)?;
-        }
-        Ok(())
-    }
-
-    fn node_of(&self, pod: &ObjectName) -> Option<&str> {
-        self.case.cluster.pods.get(pod)?.node.as_deref()
-    }
-
     /// What an agent's `/state` says of a pod once it enforces these tables at the pod's own veth.
     pub(super) fn enforced(&self, pod: &PodTables) -> Result<Value> {
         let direction = |table: Option<TableUse>| match table {

@@ -47,8 +47,8 @@ impl Matrix {
                 for (family, address) in front_end.addresses.iter().enumerate() {
                     let to = SocketAddr::new(*address, front_end.port);
                     let from = stage.pod(client)?.namespace();
-                    probes.push(Probe { from, source: None, transport: Transport::Tcp, to });
                     let expected = if manifests.allow(client, to)? { Outcome::Open } else { Outcome::Dropped };
+                    probes.push(Probe { from, source: None, transport: Transport::Tcp, to, expected });
                     cells.push(Cell { row, column, family, observed: Outcome::Dropped, expected });
                 }
             }
