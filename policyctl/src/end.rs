@@ -15,7 +15,7 @@ use policy_compiler::{
 };
 use thiserror::Error;
 
-pub(crate) use self::found::{Ends, Member};
+pub(crate) use self::found::{Ends, Member, world};
 use crate::port::{NoPort, Wanted};
 
 /// An end, as it was asked for.

@@ -27,6 +27,12 @@ pub(crate) enum Output {
     Csv,
     /// A table in Markdown
     Md,
+    /// Test results, for CI (test)
+    Junit,
+    /// Test results, for CI (test)
+    Tap,
+    /// Findings, for code scanning (lint)
+    Sarif,
 }
 
 /// When to colour.
@@ -86,6 +92,8 @@ pub(crate) struct Answer {
     pub(crate) names: Vec<String>,
     /// What text ends with.
     pub(crate) footer: String,
+    /// Formats of this command alone.
+    pub(crate) special: Vec<(Output, String)>,
 }
 
 impl Answer {
@@ -120,7 +128,11 @@ impl Answer {
     }
 
     fn formatted(&self, args: &Args) -> anyhow::Result<String> {
+        if let Some((_, text)) = self.special.iter().find(|(output, _)| *output == args.output) {
+            return Ok(text.clone());
+        }
         Ok(match args.output {
+            Output::Junit | Output::Tap | Output::Sarif => bail!("junit and tap are for test, sarif is for lint"),
             Output::Text | Output::Wide => {
                 let mut text = self.text.clone();
                 if let Some(table) = self.table.as_ref().filter(|table| table.narrow > 0) {

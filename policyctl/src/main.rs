@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use command::{can, effective, explain, list, matrix, reach};
+use command::{can, diff, effective, explain, lint, list, matrix, reach, test};
 
 /// Explains what network policies allow.
 #[derive(Debug, Parser)]
@@ -44,6 +44,14 @@ enum Command {
     /// Show who may speak to whom as a grid
     #[command(after_help = matrix::HELP)]
     Matrix(matrix::Args),
+    /// Show what a change opens and closes, and end with status 1 if it does
+    Diff(diff::Args),
+    /// Find faults and smells in policies, and end with status 1 if there are any
+    #[command(after_help = lint::HELP)]
+    Lint(lint::Args),
+    /// Check assertions about what is allowed, and end with status 1 if one fails
+    #[command(after_help = test::HELP)]
+    Test(test::Args),
     /// Print the script that completes this program's commands in a shell
     Completion {
         /// The shell
@@ -90,6 +98,9 @@ fn main() -> ExitCode {
         Command::Effective(args) => effective::run(&args),
         Command::List(args) => list::run(&args),
         Command::Matrix(args) => matrix::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Lint(args) => lint::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "policyctl", &mut script);

@@ -91,6 +91,22 @@ const MAX_SIZE: u64 = 100_000_000;
 
 /// Reads all of it, and tells what is wrong with it on stderr.
 pub(crate) fn read(args: &Args) -> anyhow::Result<State> {
+    let state = gather(args)?;
+    let diagnostics = &state.gathered.diagnostics;
+    for diagnostic in diagnostics.iter().take(MAX_TOLD) {
+        eprintln!("{diagnostic}");
+    }
+    if diagnostics.len() > MAX_TOLD {
+        eprintln!("warning: {} more findings are not shown", diagnostics.len() - MAX_TOLD);
+    }
+    if state.has_errors {
+        eprintln!("warning: the answer leaves out what could not be read");
+    }
+    Ok(state)
+}
+
+/// Reads all of it, and tells nothing.
+pub(crate) fn gather(args: &Args) -> anyhow::Result<State> {
     let mut gather = Gather::default();
     for name in &args.files {
         read_one(name, &mut gather, false)?;
@@ -101,18 +117,12 @@ pub(crate) fn read(args: &Args) -> anyhow::Result<State> {
     for name in &args.without {
         remove(&mut gather, name, &args.namespace)?;
     }
-    let mut gathered = gather.finish();
-    let diagnostics = std::mem::take(&mut gathered.diagnostics);
-    for diagnostic in diagnostics.iter().take(MAX_TOLD) {
-        eprintln!("{diagnostic}");
-    }
-    if diagnostics.len() > MAX_TOLD {
-        eprintln!("warning: {} more findings are not shown", diagnostics.len() - MAX_TOLD);
-    }
-    let has_errors = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-    if has_errors {
-        eprintln!("warning: the answer leaves out what could not be read");
-    }
+    Ok(finish(gather, args))
+}
+
+fn finish(gather: Gather, args: &Args) -> State {
+    let gathered = gather.finish();
+    let has_errors = gathered.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     let summary = Summary {
         source: "files",
         files: args.files.clone(),
@@ -122,7 +132,7 @@ pub(crate) fn read(args: &Args) -> anyhow::Result<State> {
         policies: gathered.cluster.policies.len(),
         ignored: gathered.ignored.clone(),
     };
-    Ok(State { gathered, has_errors, summary })
+    State { gathered, has_errors, summary }
 }
 
 /// How many findings are told; a folder of something else altogether has thousands.

@@ -131,7 +131,9 @@ impl<'a> Quick<'a> {
         }
     }
 
-    fn has(&self, pods: &PodMatch, pod: &Pod) -> bool {
+    /// Whether a selector of pods matches one.
+    #[must_use]
+    pub fn has(&self, pods: &PodMatch, pod: &Pod) -> bool {
         let in_namespace = match &pods.namespaces {
             NamespaceMatch::Name(name) => *name == pod.name.namespace,
             NamespaceMatch::Labels(selector) => {

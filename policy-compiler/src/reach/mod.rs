@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 
 use self::tables::Tables;
 pub use self::{
-    ports::{PortRange, port_ranges, ports_in_use},
+    ports::{PortRange, port_ranges, port_ranges_of, ports_in_use},
     seat::Seat,
 };
 use crate::{

@@ -21,24 +21,31 @@ pub struct PortRange {
 /// All ports, cut wherever a policy, a pod's named port or a Service begins or ends something.
 #[must_use]
 pub fn port_ranges(cluster: &Cluster) -> Vec<PortRange> {
+    port_ranges_of(&[cluster])
+}
+
+/// The same for several clusters at once, for comparing them.
+#[must_use]
+pub fn port_ranges_of(clusters: &[&Cluster]) -> Vec<PortRange> {
     let mut begins: BTreeSet<(Protocol, u16)> = Protocol::ALL.map(|protocol| (protocol, 1)).into();
     let mut cut = |protocol, first: u16, last: u16| {
         begins.insert((protocol, first.max(1)));
         begins.extend(last.checked_add(1).map(|next| (protocol, next)));
     };
-    for policy in cluster.policies.values() {
-        for port in policy.ingress.iter().chain(&policy.egress).flatten().flat_map(|rule| rule.ports.iter().flatten()) {
+    for cluster in clusters {
+        let rules = cluster.policies.values().flat_map(|policy| policy.ingress.iter().chain(&policy.egress).flatten());
+        for port in rules.flat_map(|rule| rule.ports.iter().flatten()) {
             if let PortMatch::Range { protocol, first, last } = port {
                 cut(*protocol, *first, *last);
             }
         }
-    }
-    for port in cluster.pods.values().flat_map(|pod| &pod.ports) {
-        cut(port.protocol, port.number, port.number);
-    }
-    for port in cluster.services.values().flat_map(|service| &service.ports) {
-        cut(port.protocol, port.port, port.port);
-        port.node_port.into_iter().for_each(|node_port| cut(port.protocol, node_port, node_port));
+        for port in cluster.pods.values().flat_map(|pod| &pod.ports) {
+            cut(port.protocol, port.number, port.number);
+        }
+        for port in cluster.services.values().flat_map(|service| &service.ports) {
+            cut(port.protocol, port.port, port.port);
+            port.node_port.into_iter().for_each(|node_port| cut(port.protocol, node_port, node_port));
+        }
     }
     let begins: Vec<_> = begins.into_iter().collect();
     let mut ranges = Vec::with_capacity(begins.len());

@@ -1,11 +1,13 @@
 //! `policyctl can`: yes or no, as an exit status too.
 
-use policy_compiler::reach::{Cell, Reach};
+use anyhow::ensure;
+use policy_compiler::reach::{Cell, PortRange, Reach};
 
 use crate::{
     Failure, Outcome, Status,
     command::Question,
     end,
+    end::Ends,
     format::{self, Answer},
     port::{Wanted, representative, summary},
     source,
@@ -34,44 +36,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     let probes = question.probes()?;
     let reach = Reach::new(question.state.cluster());
-    let (mut allowed, mut asked, mut undefined, mut refused_by) = (0, 0, 0, Vec::new());
-    for source in &question.source.members {
-        for destination in &question.destination.members {
-            let sources = reach.seats(&source.end).map_err(Failure::no_answer)?;
-            let destinations = reach.seats(&destination.end).map_err(Failure::no_answer)?;
-            for from in &sources {
-                for to in destinations.iter().filter(|to| to.family == from.family) {
-                    for probe in &probes {
-                        let cell = reach.judge(from, to, representative(*probe));
-                        asked += 1;
-                        allowed += usize::from(cell.passes());
-                        undefined += usize::from(cell == Cell::Undefined);
-                        let sides: &[&str] = match cell {
-                            Cell::Egress => &["egress"],
-                            Cell::Ingress => &["ingress"],
-                            Cell::Both => &["egress", "ingress"],
-                            _ => &[],
-                        };
-                        refused_by.extend(
-                            sides.iter().filter(|side| !refused_by.contains(*side)).copied().collect::<Vec<_>>(),
-                        );
-                    }
-                }
-            }
-        }
-    }
-    if asked == 0 {
-        let (source, destination) = (&question.source.label, &question.destination.label);
-        return Err(Failure::no_answer(anyhow::anyhow!(
-            "{source} and {destination} have no address of the same family"
-        )));
-    }
+    let Tally { allowed, asked, undefined, refused_by } =
+        tally(&reach, &question.source, &question.destination, &probes).map_err(Failure::no_answer)?;
     let (word, status) = match (allowed == asked, undefined) {
         (true, _) => ("yes", Status::Answered),
         (false, 1..) if allowed + undefined == asked => ("undefined", Status::NoAnswer),
         _ => ("no", Status::Denied),
     };
-    refused_by.sort_unstable();
     let what = format!("{} -> {}  {}", question.source.label, question.destination.label, summary(&probes));
     let why = match (word, allowed) {
         ("yes", _) => String::new(),
@@ -95,4 +66,51 @@ pub(crate) fn run(args: &Args) -> Outcome {
     answer.set("state", &question.state.summary);
     answer.print(&args.format)?;
     format::ended(&question.state, status)
+}
+
+/// What becomes of all connections between two ends.
+pub(crate) struct Tally {
+    pub(crate) allowed: usize,
+    pub(crate) asked: usize,
+    pub(crate) undefined: usize,
+    pub(crate) refused_by: Vec<&'static str>,
+}
+
+/// Judges all of them; an error if there are none.
+pub(crate) fn tally(
+    reach: &Reach<'_>,
+    source: &Ends,
+    destination: &Ends,
+    probes: &[Option<PortRange>],
+) -> anyhow::Result<Tally> {
+    let mut tally = Tally { allowed: 0, asked: 0, undefined: 0, refused_by: Vec::new() };
+    for from in &source.members {
+        let sources = reach.seats(&from.end)?;
+        for to in &destination.members {
+            let destinations = reach.seats(&to.end)?;
+            for from in &sources {
+                for to in destinations.iter().filter(|to| to.family == from.family) {
+                    probes.iter().for_each(|probe| tally.add(reach.judge(from, to, representative(*probe))));
+                }
+            }
+        }
+    }
+    ensure!(tally.asked > 0, "{} and {} have no address of the same family", source.label, destination.label);
+    tally.refused_by.sort_unstable();
+    tally.refused_by.dedup();
+    Ok(tally)
+}
+
+impl Tally {
+    fn add(&mut self, cell: Cell) {
+        self.asked += 1;
+        self.allowed += usize::from(cell.passes());
+        self.undefined += usize::from(cell == Cell::Undefined);
+        if matches!(cell, Cell::Egress | Cell::Both) {
+            self.refused_by.push("egress");
+        }
+        if matches!(cell, Cell::Ingress | Cell::Both) {
+            self.refused_by.push("ingress");
+        }
+    }
 }

@@ -1,11 +1,14 @@
 //! The commands, a file each, and what several of them do: [`Question`] finds both ends and the port.
 
 pub(crate) mod can;
+pub(crate) mod diff;
 pub(crate) mod effective;
 pub(crate) mod explain;
+pub(crate) mod lint;
 pub(crate) mod list;
 pub(crate) mod matrix;
 pub(crate) mod reach;
+pub(crate) mod test;
 pub(crate) mod units;
 
 use policy_compiler::reach::{PortRange, port_ranges};

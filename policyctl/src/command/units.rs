@@ -10,7 +10,7 @@ use policy_compiler::{
 };
 
 use crate::{
-    end::{Ends, Member},
+    end::{self, Member},
     port::{representative, summary},
     source::State,
 };
@@ -88,8 +88,8 @@ pub(crate) fn pods(state: &State, reach: &Reach<'_>) -> Vec<Unit> {
 
 /// The outside, as far as policies tell it apart.
 pub(crate) fn world(state: &State, reach: &Reach<'_>) -> Vec<Unit> {
-    let world = Ends::world(state.cluster());
-    world.members.into_iter().map(|member| Unit::new(member.name.clone(), vec![member], reach)).collect()
+    let members = end::world(&[state.cluster()]);
+    members.into_iter().map(|member| Unit::new(member.name.clone(), vec![member], reach)).collect()
 }
 
 /// What a pod is folded into.

@@ -91,7 +91,7 @@ impl Ends {
             },
             Asked::Address(address) => Ok(one(format!("ip:{address}"), End::Address(*address))),
             Asked::Network(network) => {
-                let members = network_members(state.cluster(), *network, |_| true);
+                let members = network_members(&[state.cluster()], *network, |_| true);
                 let label = format!("cidr:{network}");
                 if members.is_empty() {
                     Err(Missing::NoAddress(label))
@@ -123,20 +123,26 @@ impl Ends {
 
     /// The outside of the cluster: an address for every way in which policies tell outside addresses apart.
     pub(crate) fn world(cluster: &Cluster) -> Self {
-        let v6 = cluster.pods.values().flat_map(|pod| &pod.addresses).any(IpAddr::is_ipv6);
-        let mut members = network_members(cluster, Ipv4Net::default().into(), is_public);
-        if v6 {
-            members.extend(network_members(cluster, Ipv6Net::default().into(), is_public));
-        }
-        for member in &mut members {
-            member.name = match member.name.as_str() {
-                "0.0.0.0/0" => "world".to_owned(),
-                "::/0" => "world over IPv6".to_owned(),
-                other => format!("world {other}"),
-            };
-        }
-        Self { label: "world".to_owned(), members, ports: None }
+        Self { label: "world".to_owned(), members: world(&[cluster]), ports: None }
     }
+}
+
+/// The outside of several clusters at once, for comparing them.
+pub(crate) fn world(clusters: &[&Cluster]) -> Vec<Member> {
+    let pods = clusters.iter().flat_map(|cluster| cluster.pods.values());
+    let v6 = pods.flat_map(|pod| &pod.addresses).any(IpAddr::is_ipv6);
+    let mut members = network_members(clusters, Ipv4Net::default().into(), is_public);
+    if v6 {
+        members.extend(network_members(clusters, Ipv6Net::default().into(), is_public));
+    }
+    for member in &mut members {
+        member.name = match member.name.as_str() {
+            "0.0.0.0/0" => "world".to_owned(),
+            "::/0" => "world over IPv6".to_owned(),
+            other => format!("world {other}"),
+        };
+    }
+    members
 }
 
 fn workload(state: &State, name: &ObjectName, kind: WorkloadKind) -> Result<Ends, Missing> {
@@ -185,19 +191,23 @@ fn service(state: &State, name: &ObjectName, as_destination: bool) -> Result<End
 
 /// An address for every way in which policies tell the addresses of a network apart. Only those that are nobody's in
 /// the cluster.
-fn network_members(cluster: &Cluster, network: IpNet, wanted: impl Fn(&IpNet) -> bool) -> Vec<Member> {
+fn network_members(clusters: &[&Cluster], network: IpNet, wanted: impl Fn(&IpNet) -> bool) -> Vec<Member> {
     let mut blocks = BTreeSet::from([network]);
-    for policy in cluster.policies.values() {
-        let rules = policy.ingress.iter().chain(&policy.egress).flatten();
-        for peer in rules.flat_map(|rule| rule.peers.iter().flatten()) {
-            if let Peer::Block { cidr, except } = peer {
-                blocks.extend(std::iter::once(cidr).chain(except).filter(|block| network.contains(*block)).copied());
+    let mut taken: BTreeSet<IpAddr> = BTreeSet::new();
+    for cluster in clusters {
+        for policy in cluster.policies.values() {
+            let rules = policy.ingress.iter().chain(&policy.egress).flatten();
+            for peer in rules.flat_map(|rule| rule.peers.iter().flatten()) {
+                if let Peer::Block { cidr, except } = peer {
+                    blocks
+                        .extend(std::iter::once(cidr).chain(except).filter(|block| network.contains(*block)).copied());
+                }
             }
         }
+        taken.extend(cluster.pods.values().flat_map(|pod| pod.addresses.iter().copied()));
+        taken.extend(cluster.nodes.values().flat_map(|node| node.addresses.iter().copied()));
+        taken.extend(cluster.services.values().flat_map(|s| s.cluster_ips.iter().chain(&s.external_ips).copied()));
     }
-    let mut taken: BTreeSet<IpAddr> = cluster.pods.values().flat_map(|pod| pod.addresses.iter().copied()).collect();
-    taken.extend(cluster.nodes.values().flat_map(|node| node.addresses.iter().copied()));
-    taken.extend(cluster.services.values().flat_map(|s| s.cluster_ips.iter().chain(&s.external_ips).copied()));
     let mut members = Vec::new();
     for block in blocks.iter().filter(|block| **block == network || wanted(block)) {
         let inner: Vec<_> = blocks.iter().filter(|other| *other != block && block.contains(*other)).collect();

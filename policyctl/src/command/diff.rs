@@ -1,0 +1,225 @@
+//! `policyctl diff`: the connections that a change opens and closes, each with the policies that cause it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use policy_compiler::{
+    cluster::Cluster,
+    explain::{End, Quick},
+    model::{ObjectName, Pod},
+    reach::{PortRange, Reach, port_ranges_of},
+};
+use serde_json::json;
+
+use super::units::{self, Between, Unit, between};
+use crate::{
+    Failure, Outcome, Status, end,
+    format::{self, Answer, Table},
+    port::summary,
+    source::{self, State, plural},
+};
+
+/// Flags of `diff`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Files before the change
+    #[arg(value_name = "OLD")]
+    old: String,
+    /// Files after the change
+    #[arg(value_name = "NEW")]
+    new: String,
+    #[command(flatten)]
+    format: format::Args,
+}
+
+/// A state with all of its units.
+struct Side<'a> {
+    state: &'a State,
+    reach: Reach<'a>,
+    quick: Quick<'a>,
+    units: BTreeMap<String, Unit>,
+}
+
+impl<'a> Side<'a> {
+    fn new(state: &'a State, outside: &[end::Member]) -> Self {
+        let reach = Reach::new(state.cluster());
+        let world = outside.iter().map(|member| Unit::new(member.name.clone(), vec![member.clone()], &reach));
+        let units = units::pods(state, &reach).into_iter().chain(world);
+        Self {
+            state,
+            quick: Quick::new(state.cluster()),
+            units: units.map(|unit| (unit.name.clone(), unit)).collect(),
+            reach,
+        }
+    }
+
+    fn open(&self, source: &str, destination: &str, probes: &[Option<PortRange>]) -> Option<Between> {
+        between(&self.reach, self.units.get(source)?, self.units.get(destination)?, probes)
+    }
+}
+
+/// A connection that is not what it was.
+struct Change {
+    opened: bool,
+    source: String,
+    destination: String,
+    probes: Vec<Option<PortRange>>,
+    because: Vec<String>,
+}
+
+/// Answers: 0 no difference, 1 some.
+pub(crate) fn run(args: &Args) -> Outcome {
+    let read = |name: &String| {
+        let args = source::Args {
+            files: vec![name.clone()],
+            with: Vec::new(),
+            without: Vec::new(),
+            namespace: "default".to_owned(),
+        };
+        source::read(&args).map_err(Failure::wrong_use)
+    };
+    let (old, new) = (read(&args.old)?, read(&args.new)?);
+    let clusters = [old.cluster(), new.cluster()];
+    let outside = end::world(&clusters);
+    let probes: Vec<_> = port_ranges_of(&clusters).into_iter().map(Some).chain([None]).collect();
+    let (before, after) = (Side::new(&old, &outside), Side::new(&new, &outside));
+    let is_outside = |name: &str| outside.iter().any(|member| member.name == name);
+    let mut changes = Vec::new();
+    for source in before.units.keys().filter(|name| after.units.contains_key(*name)) {
+        for destination in before.units.keys().filter(|name| after.units.contains_key(*name)) {
+            if !(is_outside(source) && is_outside(destination)) {
+                compare(&before, &after, (source, destination), &probes, &mut changes);
+            }
+        }
+    }
+    let only = |side: &Side<'_>, other: &Side<'_>| -> Vec<String> {
+        side.units.keys().filter(|name| !other.units.contains_key(*name)).cloned().collect()
+    };
+    let (removed, added) = (only(&before, &after), only(&after, &before));
+    let answer = answer(&changes, &removed, &added, (&old, &new));
+    answer.print(&args.format)?;
+    let same = changes.is_empty() && removed.is_empty() && added.is_empty();
+    let status = if same { Status::Answered } else { Status::Denied };
+    format::ended(if old.has_errors { &old } else { &new }, status)
+}
+
+/// 2 open to all pods of both units, 1 to some, 0 to none.
+fn level(between: &Between, probe: &Option<PortRange>) -> u8 {
+    if between.all.contains(probe) { 2 } else { u8::from(between.some.contains(probe)) }
+}
+
+fn compare(
+    before: &Side<'_>,
+    after: &Side<'_>,
+    (source, destination): (&str, &str),
+    probes: &[Option<PortRange>],
+    changes: &mut Vec<Change>,
+) {
+    let old = before.open(source, destination, probes).unwrap_or_default();
+    let new = after.open(source, destination, probes).unwrap_or_default();
+    if old == new {
+        return;
+    }
+    for opened in [true, false] {
+        let changed: Vec<_> = probes
+            .iter()
+            .filter(|probe| {
+                let (old, new) = (level(&old, probe), level(&new, probe));
+                if opened { new > old } else { new < old }
+            })
+            .copied()
+            .collect();
+        if !changed.is_empty() {
+            let because = causes(before, after, source, destination);
+            let (source, destination) = (source.to_owned(), destination.to_owned());
+            changes.push(Change { opened, source, destination, probes: changed, because });
+        }
+    }
+}
+
+/// The policies that were added, removed or changed and isolate one of the ends in its direction; else what else changed.
+fn causes(before: &Side<'_>, after: &Side<'_>, source: &str, destination: &str) -> Vec<String> {
+    let mut because = Vec::new();
+    for (name, ingress) in [(source, false), (destination, true)] {
+        let mut policies: BTreeSet<ObjectName> = BTreeSet::new();
+        for side in [before, after] {
+            for pod in pods_of(side, name) {
+                policies.extend(side.quick.isolating(pod, ingress).map(|(policy, _)| policy.name.clone()));
+            }
+        }
+        for policy in policies {
+            let of = |cluster: &Cluster| cluster.policies.get(&policy).cloned();
+            let word = match (of(before.state.cluster()), of(after.state.cluster())) {
+                (None, _) => "added",
+                (_, None) => "removed",
+                (old, new) if old != new => "changed",
+                _ => continue,
+            };
+            because.push(format!("{policy} {word}"));
+        }
+    }
+    if because.is_empty() {
+        for name in [source, destination] {
+            let labels = |side: &Side<'_>| -> Vec<_> { pods_of(side, name).map(|pod| pod.labels.clone()).collect() };
+            if labels(before) != labels(after) {
+                because.push(format!("pods of {name} changed"));
+            }
+        }
+    }
+    if because.is_empty() {
+        because.push("labels of pods or namespaces changed".to_owned());
+    }
+    because.dedup();
+    because
+}
+
+fn pods_of<'a>(side: &'a Side<'_>, name: &str) -> impl Iterator<Item = &'a Pod> {
+    let members = side.units.get(name).into_iter().flat_map(|unit| &unit.members);
+    members.filter_map(|member| match &member.end {
+        End::Pod(name) => side.quick.pod(name),
+        _ => None,
+    })
+}
+
+fn answer(changes: &[Change], removed: &[String], added: &[String], (old, new): (&State, &State)) -> Answer {
+    let word = |change: &Change| if change.opened { "opened" } else { "closed" };
+    let count = |opened| changes.iter().filter(|change| change.opened == opened).count();
+    let mut answer = Answer { kind: "Diff", list: "changes", ..Answer::default() };
+    if changes.is_empty() && removed.is_empty() && added.is_empty() {
+        answer.text = "no difference: the same connections are allowed\n".to_owned();
+    } else {
+        let connections = |count| plural(count, "connection", "connections");
+        answer.text = format!("{} opened, {} closed\n\n", connections(count(true)), connections(count(false)));
+    }
+    for (names, only) in [(removed, "OLD"), (added, "NEW")] {
+        for name in names {
+            answer.footer.push_str(&format!("only in {only}: {name}\n"));
+        }
+    }
+    let row = |change: &Change| {
+        vec![
+            word(change).to_owned(),
+            change.source.clone(),
+            change.destination.clone(),
+            summary(&change.probes),
+            change.because.join(", "),
+        ]
+    };
+    if !changes.is_empty() {
+        let head = vec!["CHANGE", "SOURCE", "DESTINATION", "PORTS", "BECAUSE OF"];
+        answer.table = Some(Table { head, narrow: 5, rows: changes.iter().map(row).collect() });
+    }
+    let element = |change: &Change| {
+        json!({
+            "change": word(change), "source": change.source, "destination": change.destination,
+            "ports": summary(&change.probes), "because": change.because,
+        })
+    };
+    answer.set("changes", changes.iter().map(element).collect::<Vec<_>>());
+    answer.set("onlyInOld", removed);
+    answer.set("onlyInNew", added);
+    answer.set("old", &old.summary);
+    answer.set("new", &new.summary);
+    answer.names = changes.iter().map(|change| format!("{} -> {}", change.source, change.destination)).collect();
+    answer.footer.push_str(&format!("old {}\nnew {}\n", old.summary, new.summary));
+    answer
+}
