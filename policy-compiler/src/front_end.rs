@@ -37,7 +37,9 @@ pub(crate) struct Services {
     /// Front ends to be judged again.
     unjudged: FxHashSet<FrontEndId>,
     /// Front ends by what their back ends are to a table, so that a new table only looks at those that it opens.
-    by_target: FxHashMap<Target, RoaringBitmap>,
+    by_target: BTreeMap<Target, RoaringBitmap>,
+    /// How many targets have each port.
+    target_ports: FxHashMap<(u16, Protocol), u32>,
     /// Front ends whose entry is needed even if they are closed: those that aren't cluster IPs'.
     spelt_out: RoaringBitmap,
 }
@@ -257,19 +259,52 @@ impl Services {
                 front_ends.remove(id);
                 if front_ends.is_empty() {
                     self.by_target.remove(target);
+                    self.count_target(target, false);
                 }
             }
         }
         for target in new.iter().filter(|target| old.binary_search(target).is_err()) {
-            self.by_target.entry(*target).or_default().insert(id);
+            let front_ends = self.by_target.entry(*target).or_default();
+            let is_new = front_ends.is_empty();
+            front_ends.insert(id);
+            if is_new {
+                self.count_target(target, true);
+            }
         }
         self.front_ends[id].targets = new;
     }
 
-    /// The front ends that need an entry in a table that opens some targets.
-    pub(crate) fn with_entry(&self, mut opens: impl FnMut(&Target) -> bool) -> RoaringBitmap {
-        let open = self.by_target.iter().filter(|(target, _)| opens(target));
-        open.fold(self.spelt_out.clone(), |all, (_, front_ends)| all | front_ends)
+    fn count_target(&mut self, &(_, port, protocol): &Target, is_new: bool) {
+        let count = self.target_ports.entry((port, protocol)).or_default();
+        *count = if is_new { *count + 1 } else { *count - 1 };
+        if *count == 0 {
+            self.target_ports.remove(&(port, protocol));
+        }
+    }
+
+    /// The front ends that need an entry in a table that `opens` some targets. All targets are looked at only if it opens
+    /// some port to everybody, else those of the classes that it knows.
+    pub(crate) fn with_entry(
+        &self,
+        classes: &[ClassId],
+        opens_to_everybody: impl Fn(u16, Protocol) -> bool,
+        mut opens: impl FnMut(&Target) -> bool,
+    ) -> RoaringBitmap {
+        let mut found = self.spelt_out.clone();
+        let mut add = |(target, front_ends): (&Target, &RoaringBitmap)| {
+            if opens(target) {
+                found |= front_ends;
+            }
+        };
+        if self.target_ports.keys().any(|(port, protocol)| opens_to_everybody(*port, *protocol)) {
+            self.by_target.iter().for_each(&mut add);
+        } else {
+            for &class in classes {
+                let of_class = (class, 0, Protocol::Tcp)..=(class, u16::MAX, Protocol::Sctp);
+                self.by_target.range(of_class).for_each(&mut add);
+            }
+        }
+        found
     }
 
     /// The back ends that kube-proxy would use: the ready ones, or if there are none those that serve while terminating

@@ -62,7 +62,9 @@ impl Compiler {
     /// The front ends that need an entry in a table that is new.
     fn groups_with_entry(&self, table: &Table, rows: &mut Rows) -> BTreeMap<&[Target], Vec<FrontEndId>> {
         let mut groups: BTreeMap<&[Target], Vec<FrontEndId>> = BTreeMap::new();
-        for id in self.services.with_entry(|target| self.opens(table, target, rows)) {
+        let classes = self.peers.classes(&table.peers);
+        let to_everybody = |port, protocol| is_set(&table.everybody.bits, table.port_class(protocol, port));
+        for id in self.services.with_entry(&classes, to_everybody, |target| self.opens(table, target, rows)) {
             groups.entry(&self.services.front_end(id).targets).or_default().push(id);
         }
         groups
@@ -130,6 +132,9 @@ impl Compiler {
                 (Some(_), None) => delta.front_ends_out.push(front_end::key(table, name)),
                 (None, None) => {}
             }
+        }
+        for (table, id) in self.tables.front_ends_gone() {
+            delta.front_ends_out.push(front_end::key(table, self.services.front_end(id).name));
         }
     }
 

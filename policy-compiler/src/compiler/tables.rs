@@ -157,7 +157,7 @@ impl Tables {
         }
     }
 
-    /// Front ends whose entries change: those of tables that went are all gone.
+    /// Front ends whose entries change, of tables that are in use now.
     pub(super) fn front_end_changes(
         &self,
     ) -> impl Iterator<Item = (TableId, FrontEndId, Option<FrontEndState>, Option<FrontEndState>)> {
@@ -166,11 +166,16 @@ impl Tables {
             let now = |id: FrontEndId| entry.front_end(id);
             entry.front_ends_before.iter().map(move |(id, before)| (table, *id, *before, now(*id)))
         });
+        changed.filter(|(_, _, before, now)| before != now)
+    }
+
+    /// The front ends of tables that went, which had entries.
+    pub(super) fn front_ends_gone(&self) -> impl Iterator<Item = (TableId, FrontEndId)> {
         let went = self.released.iter().filter_map(|table| Some((*table, self.entries.get(table)?)));
-        let gone = went.filter(|(_, entry)| entry.is_old && entry.users == 0).flat_map(|(table, entry)| {
-            (0..).zip(&entry.front_ends).map(move |(id, before)| (table, id, before.state(), None))
-        });
-        changed.chain(gone).filter(|(_, _, before, now)| before != now)
+        went.filter(|(_, entry)| entry.is_old && entry.users == 0).flat_map(|(table, entry)| {
+            let had_entry = |(_, before): &(FrontEndId, &Entry)| **before != Entry::NONE;
+            (0..).zip(&entry.front_ends).filter(had_entry).map(move |(id, _)| (table, id))
+        })
     }
 
     /// Front ends that are mixed now and were not.
