@@ -2,13 +2,12 @@
 //! knows what an event has changed, comes with the difference itself. Both end in `steps`.
 
 mod delta;
+mod relics;
 mod side;
 mod transition;
 mod ways;
 
 use std::{cmp::Ordering, collections::BTreeMap};
-
-use enforcer_abi::Op;
 
 use crate::{
     change::Step,
@@ -26,8 +25,9 @@ use side::ContentsSide;
 /// hold leftovers of a change that was cut short, which go first.
 #[must_use]
 pub fn plan(old: &Contents, new: &Contents) -> Vec<Step> {
+    let (old, relics) = relics::clear(old, new);
+    let old = old.as_ref();
     let (before, after) = (ContentsSide::new(old), ContentsSide::new(new));
-    let leftovers = leftovers(&before, new);
     let mut delta = Delta::default();
     compare_addresses(old, new, &mut delta);
     compare_tables(&before, new, &mut delta);
@@ -43,22 +43,10 @@ pub fn plan(old: &Contents, new: &Contents) -> Vec<Step> {
         let place = steps.iter().rposition(changes_verdicts).map_or(0, |place| place + 1);
         steps.insert(place, Step::RaiseEpoch);
     }
-    if !leftovers.is_empty() {
-        steps.insert(0, Step::Write(leftovers));
+    if !relics.is_empty() {
+        steps.insert(0, Step::Write(relics));
     }
     steps
-}
-
-/// What no pod sees now and nothing needs later.
-fn leftovers(old: &ContentsSide<'_>, new: &Contents) -> Vec<Op> {
-    let mut ops = Vec::new();
-    let contents = old.contents();
-    let rows = contents.rows.keys().filter(|key| !old.shows(key) && !new.rows.contains_key(key));
-    ops.extend(rows.map(|key| Op::DeleteRow(*key)));
-    let front_ends = contents.front_ends.keys();
-    let front_ends = front_ends.filter(|key| !old.has_table(key.table) && !new.front_ends.contains_key(key));
-    ops.extend(front_ends.map(|key| Op::DeleteFrontEnd(*key)));
-    ops
 }
 
 fn compare_addresses(old: &Contents, new: &Contents, delta: &mut Delta) {

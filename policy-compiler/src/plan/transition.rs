@@ -1,19 +1,25 @@
 //! Make before break: puts a [`Delta`] in an order in which every packet, between any two writes, is judged by what was
 //! before or by what comes.
 //!
-//! Where pods change tables while addresses change classes, an address must be right under the table that a pod leaves
-//! and the one that it joins at the moment of the change. Three ways lead there ([`Way`]): the address takes its new
-//! class before the pods change (and the tables that are left learn the class), after them (and the tables that are
-//! joined know the old class), or it goes through a class made for the purpose, in which tables that are left see what
-//! was and tables that are joined what comes. A table that some pods leave and others join can't be both; those who
-//! join go through a copy of it.
+//! The law: until a pod has changed tables, a table that it leaves shows what was; when it changes, a table that it joins
+//! shows what comes; all other tables show either, for each packet. What a table shows is its rows for the classes that
+//! addresses have, and its front ends, as far as the addresses' flags let them be seen.
+//!
+//! Classes and flags of an address are one write for all tables. It takes its last entry before the pods change (and the
+//! tables that are left learn the class) or after them (and the tables that are joined know the old class), where nobody
+//! sees the difference; else it goes through an entry made for the purpose, under which each table by itself says what
+//! the address is to it ([`Way`]). A table that some pods leave and others join would have to show two things at once:
+//! those who join go through a copy of it.
+//!
+//! Within what is shown, whatever decides first is written first and removed last: front ends of an address before its
+//! entry and before the node ports behind them, and away after both.
 
-use enforcer_abi::{ClassId, FrontEndKey, FrontEndValue, Op, PeerFlags, PeerValue, RowKey, RowValue, TableId};
+use enforcer_abi::{Address, ClassId, FrontEndKey, Op, PeerValue, RowKey, RowValue, TableId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     delta::{Delta, PeerEntry, PodChange, Side},
-    ways::{Way, Ways},
+    ways::{Way, Ways, shows_node_ports},
 };
 use crate::change::{PodTables, PodUpdate, Step, TableUse};
 
@@ -71,7 +77,7 @@ impl Moves {
 pub(crate) fn steps(delta: &Delta, old: &impl Side, new: &impl Side) -> Vec<Step> {
     let mut moves = Moves::new(&delta.pods, old);
     copy_tables(&mut moves, delta, old, new);
-    let mut ways = Ways::new(old, new, &moves);
+    let mut ways = Ways::new(old, new, &moves, node_ports_change(delta, old, new));
     let peer_ways: Vec<Way> = delta.peers.iter().map(|change| ways.of_peer(change)).collect();
     let block_ways: Vec<ClassId> = delta.blocks.iter().map(|change| ways.of_block(change)).collect();
     let made_rows = ways.into_rows();
@@ -80,12 +86,18 @@ pub(crate) fn steps(delta: &Delta, old: &impl Side, new: &impl Side) -> Vec<Step
     order.write_tables(&made_rows);
     order.write_copies();
     order.copy_node_ports(&peer_ways);
-    order.write_front_ends();
-    order.write_peers_and_blocks(&peer_ways, &block_ways);
-    order.delete_node_port_copies();
+    order.put_front_ends();
+    order.write_entries_and_node_ports(&peer_ways, &block_ways);
+    order.delete_front_ends();
     order.late.extend(delta.endpoints_out.iter().map(|address| Op::DeleteEndpoint(*address)));
     order.free_tables(&made_rows);
     order.into_steps()
+}
+
+/// Whether a node port of a table changes that was there and stays.
+fn node_ports_change(delta: &Delta, old: &impl Side, new: &impl Side) -> bool {
+    let changed = delta.front_ends_in.iter().map(|front_end| &front_end.key).chain(&delta.front_ends_out);
+    changed.filter(|key| is_node_port(key)).any(|key| old.has_table(key.table) && new.has_table(key.table))
 }
 
 /// Where a table that is left and joined would have to show two things at once, those who join get a copy.
@@ -164,67 +176,56 @@ impl<O: Side, N: Side> Order<'_, O, N> {
         }
     }
 
-    /// An address that becomes or ceases to be a node's while its class has to go a way of its own is no node meanwhile:
-    /// the tables get the node ports as its own front ends.
+    /// An address on its way through an entry of its own is no node meanwhile, unless it was and will be: each table gets
+    /// the node ports that it should see there as front ends of the address.
     fn copy_node_ports(&mut self, ways: &[Way]) {
+        let (moves, old, new) = (self.moves, self.old, self.new);
         for (change, way) in self.delta.peers.iter().zip(ways) {
-            let is_node = |entry: Option<PeerEntry>| entry.is_some_and(|entry| entry.flags & PeerFlags::NODE != 0);
-            if !matches!(way, Way::Through(_)) || is_node(change.old) == is_node(change.new) {
-                continue;
-            }
-            let mut copy = |table: TableId, ports: Vec<FrontEndValue>, own: &[FrontEndValue]| {
-                for mut port in ports {
-                    port.key.address = change.address;
-                    port.key.table = table;
-                    let is_own =
-                        |own: &FrontEndValue| (own.key.port, own.key.protocol) == (port.key.port, port.key.protocol);
-                    if !own.iter().any(is_own) {
-                        self.early.push(Op::PutFrontEnd(port));
-                        self.node_port_copies.insert(port.key);
-                    }
-                }
+            let Way::Through(meanwhile) = way else { continue };
+            let needs_copies = |side: Option<PeerEntry>| {
+                side.is_some_and(|entry| shows_node_ports(entry.flags)) && !shows_node_ports(meanwhile.flags)
             };
-            if is_node(change.old) {
-                for &table in self.moves.left.intersection(&self.moves.egress) {
-                    let own = self.old.front_ends(table, change.address);
-                    copy(table, self.old.front_ends(table, change.address.node_port()), &own);
+            if needs_copies(change.old) {
+                for &table in moves.left.intersection(&moves.egress) {
+                    self.copy_node_ports_of(old, table, table, change.address);
                 }
-            } else {
-                let others = self.new.tables().into_iter().filter(|table| !self.moves.left.contains(table));
-                for table in others.chain(self.moves.copied.values().copied()) {
-                    let original = self.moves.original(table);
-                    let mut own = self.new.front_ends(original, change.address);
-                    if !self.moves.joined.contains(&table) {
-                        own.extend(self.old.front_ends(original, change.address));
-                    }
-                    copy(table, self.new.front_ends(original, change.address.node_port()), &own);
+            }
+            if needs_copies(change.new) {
+                let others = new.tables().into_iter().filter(|table| !moves.left.contains(table));
+                for table in others.chain(moves.copied.values().copied()) {
+                    self.copy_node_ports_of(new, moves.original(table), table, change.address);
                 }
             }
         }
     }
 
-    /// The copies have served, unless an address has such a front end of its own by now.
-    fn delete_node_port_copies(&mut self) {
-        let own: FxHashSet<FrontEndKey> = self.delta.front_ends_in.iter().map(|front_end| front_end.key).collect();
-        let mut copies: Vec<FrontEndKey> = self.node_port_copies.difference(&own).copied().collect();
-        copies.sort_unstable();
-        self.late.extend(copies.into_iter().map(Op::DeleteFrontEnd));
-    }
-
-    /// Front ends of addresses; those of node ports follow the addresses' classes.
-    fn write_front_ends(&mut self) {
-        for front_end in self.delta.front_ends_in.iter().filter(|front_end| !is_node_port(&front_end.key)) {
-            let phase = if self.waits(front_end.key.table) { &mut self.late } else { &mut self.early };
-            phase.push(Op::PutFrontEnd(*front_end));
+    /// Those that one side shows at an address, but for its own front ends there, as front ends for `table`.
+    fn copy_node_ports_of(&mut self, side: &impl Side, original: TableId, table: TableId, address: Address) {
+        let own = side.front_ends(original, address);
+        for mut port in side.front_ends(original, address.node_port()) {
+            (port.key.address, port.key.table) = (address, table);
+            if !own.iter().any(|own| (own.key.port, own.key.protocol) == (port.key.port, port.key.protocol)) {
+                self.early.push(Op::PutFrontEnd(port));
+                self.node_port_copies.insert(port.key);
+            }
         }
     }
 
-    /// Whether what a table shows must not change before the pods have left it.
-    fn waits(&self, table: TableId) -> bool {
-        self.moves.left.contains(&table)
+    /// Front ends of addresses come before the addresses' entries change and the node ports behind them.
+    fn put_front_ends(&mut self) {
+        for front_end in self.delta.front_ends_in.iter().filter(|front_end| !is_node_port(&front_end.key)) {
+            self.phase(front_end.key.table).push(Op::PutFrontEnd(*front_end));
+        }
     }
 
-    fn write_peers_and_blocks(&mut self, peer_ways: &[Way], block_ways: &[ClassId]) {
+    /// Where changes of what a table shows belong: not before the pods have left it.
+    fn phase(&mut self, table: TableId) -> &mut Vec<Op> {
+        if self.moves.left.contains(&table) { &mut self.late } else { &mut self.early }
+    }
+
+    /// Entries take the classes and flags that they have meanwhile, then node ports change, then entries take their last
+    /// ones: so no node port changes under an address that is about to show it, or not to.
+    fn write_entries_and_node_ports(&mut self, peer_ways: &[Way], block_ways: &[ClassId]) {
         let delta = self.delta;
         let mut last = Vec::new();
         for (change, way) in delta.peers.iter().zip(peer_ways) {
@@ -245,28 +246,20 @@ impl<O: Side, N: Side> Order<'_, O, N> {
             if !stays {
                 self.early.push(put(meanwhile));
             }
-            let becomes_node = new.flags & !old.flags & PeerFlags::NODE != 0;
-            match change.new {
-                Some(entry) if becomes_node => last.push(put(entry)),
-                Some(entry) if stays || entry != meanwhile => self.late.push(put(entry)),
-                _ => {}
-            }
+            last.extend(change.new.filter(|entry| stays || *entry != meanwhile).map(put));
         }
-        self.write_blocks(block_ways);
-        let gone = delta.peers.iter().filter(|change| change.new.is_none());
-        self.late.extend(gone.map(|change| Op::DeletePeer(change.address)));
+        let late_blocks = self.write_blocks(block_ways);
         self.write_node_ports();
         self.late.extend(last);
-        let vanish =
-            delta.front_ends_out.iter().filter(|key| !is_node_port(key) && !self.node_port_copies.contains(key));
-        for key in vanish.filter(|key| self.new.has_table(key.table)) {
-            let phase = if self.moves.joined.contains(&key.table) { &mut self.early } else { &mut self.late };
-            phase.push(Op::DeleteFrontEnd(*key));
-        }
+        self.late.extend(late_blocks);
+        let gone = delta.peers.iter().filter(|change| change.new.is_none());
+        self.late.extend(gone.map(|change| Op::DeletePeer(change.address)));
     }
 
-    /// Longer prefixes are written before the shorter ones that would show through, and removed after them.
-    fn write_blocks(&mut self, ways: &[ClassId]) {
+    /// Longer prefixes are written before the shorter ones that would show through, and removed after them. Answers with
+    /// what is to be done after the pods.
+    fn write_blocks(&mut self, ways: &[ClassId]) -> Vec<Op> {
+        let mut late = Vec::new();
         let mut changes: Vec<_> = self.delta.blocks.iter().zip(ways).collect();
         changes.sort_unstable_by_key(|(change, _)| std::cmp::Reverse(change.key));
         for (change, meanwhile) in &changes {
@@ -276,24 +269,38 @@ impl<O: Side, N: Side> Order<'_, O, N> {
             if let Some(new) = change.new
                 && new != **meanwhile
             {
-                self.late.push(Op::PutBlock(change.key, new));
+                late.push(Op::PutBlock(change.key, new));
             }
         }
         let gone = changes.iter().rev().filter(|(change, _)| change.new.is_none());
-        self.late.extend(gone.map(|(change, _)| Op::DeleteBlock(change.key)));
+        late.extend(gone.map(|(change, _)| Op::DeleteBlock(change.key)));
+        late
     }
 
-    /// Node ports of tables that stay: after the addresses that cease to be nodes', before those that become nodes'.
     fn write_node_ports(&mut self) {
         for front_end in self.delta.front_ends_in.iter().filter(|front_end| is_node_port(&front_end.key)) {
-            let phase = if self.waits(front_end.key.table) { &mut self.late } else { &mut self.early };
-            phase.push(Op::PutFrontEnd(*front_end));
+            self.phase(front_end.key.table).push(Op::PutFrontEnd(*front_end));
         }
         let vanish = self.delta.front_ends_out.iter().filter(|key| is_node_port(key));
+        for key in vanish.filter(|key| self.new.has_table(key.table)) {
+            self.phase(key.table).push(Op::DeleteFrontEnd(*key));
+        }
+    }
+
+    /// Front ends of addresses go after everything else has changed, but those who join a table must not see them. Copies
+    /// of node ports go last of all, unless the address has such a front end of its own by now.
+    fn delete_front_ends(&mut self) {
+        let delta = self.delta;
+        let own: FxHashSet<FrontEndKey> = delta.front_ends_in.iter().map(|front_end| front_end.key).collect();
+        let mut copies: Vec<FrontEndKey> = self.node_port_copies.difference(&own).copied().collect();
+        copies.sort_unstable();
+        let vanish =
+            delta.front_ends_out.iter().filter(|key| !is_node_port(key) && !self.node_port_copies.contains(key));
         for key in vanish.filter(|key| self.new.has_table(key.table)) {
             let phase = if self.moves.joined.contains(&key.table) { &mut self.early } else { &mut self.late };
             phase.push(Op::DeleteFrontEnd(*key));
         }
+        self.late.extend(copies.into_iter().map(Op::DeleteFrontEnd));
     }
 
     fn free_tables(&mut self, made_rows: &[RowValue]) {

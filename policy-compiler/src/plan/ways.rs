@@ -1,5 +1,9 @@
-//! On which way an address gets from one class to another while pods change tables. [`Ways`] decides once for every
-//! pair of classes, and collects the rows that the ways need beyond those of both sides.
+//! On which way an address gets from one entry to another while pods change tables. [`Ways`] decides once for every
+//! pair of entries, and collects the rows that the ways need beyond those of both sides.
+//!
+//! An address that goes through an entry made for the purpose is the general case, right whatever else changes: under
+//! it, tables that are left see what was and all others what comes, down to the last port (see [`Ways::through`]).
+//! Going directly is what ordinary changes can afford, where a look at the rows proves that nobody sees a difference.
 
 use enforcer_abi::{ClassId, PeerFlags, RowValue, TableId};
 use rustc_hash::FxHashMap;
@@ -35,6 +39,8 @@ pub(super) struct Ways<'a, O, N> {
     moves: &'a Moves,
     left: Vec<TableId>,
     joined: Vec<TableId>,
+    /// Of a table that was there and stays.
+    node_ports_change: bool,
     decided: FxHashMap<Pair, Way>,
     /// New classes that tables that are left have learnt, and as which old ones.
     learnt: FxHashMap<ClassId, ClassId>,
@@ -44,7 +50,7 @@ pub(super) struct Ways<'a, O, N> {
 }
 
 impl<'a, O: Side, N: Side> Ways<'a, O, N> {
-    pub(super) fn new(old: &'a O, new: &'a N, moves: &'a Moves) -> Self {
+    pub(super) fn new(old: &'a O, new: &'a N, moves: &'a Moves, node_ports_change: bool) -> Self {
         let sorted = |tables: &rustc_hash::FxHashSet<TableId>| {
             let mut tables: Vec<TableId> = tables.iter().copied().collect();
             tables.sort_unstable();
@@ -56,6 +62,7 @@ impl<'a, O: Side, N: Side> Ways<'a, O, N> {
             moves,
             left: sorted(&moves.left),
             joined: sorted(&moves.joined),
+            node_ports_change,
             decided: FxHashMap::default(),
             learnt: FxHashMap::default(),
             known: FxHashMap::default(),
@@ -95,7 +102,10 @@ impl<'a, O: Side, N: Side> Ways<'a, O, N> {
         if let Some(way) = self.decided.get(&pair) {
             return *way;
         }
-        let way = if pair.prefers_late {
+        let way = if self.node_ports_change && (pair.old.flags | pair.new.flags) & PeerFlags::NODE != 0 {
+            // its own change would have to come between those of two node ports
+            None
+        } else if pair.prefers_late {
             self.late(pair).or_else(|| self.early(pair))
         } else {
             self.early(pair).or_else(|| self.late(pair))
@@ -107,8 +117,7 @@ impl<'a, O: Side, N: Side> Ways<'a, O, N> {
 
     /// Early is right if the tables that are left see the same in the new class as in the old one.
     fn early(&mut self, Pair { old, new, .. }: Pair) -> Option<Way> {
-        let becomes_node = new.flags & !old.flags & PeerFlags::NODE != 0;
-        if becomes_node || (old.flags != new.flags && self.moves.leaves_egress()) {
+        if old.flags != new.flags && self.moves.leaves_egress() {
             return None;
         }
         let is_known = self.old.has_class(new.class);
@@ -137,8 +146,7 @@ impl<'a, O: Side, N: Side> Ways<'a, O, N> {
 
     /// Late is right if the tables that are joined see the same in the old class as in the new one.
     fn late(&mut self, Pair { old, new, .. }: Pair) -> Option<Way> {
-        let ceases_to_be_node = old.flags & !new.flags & PeerFlags::NODE != 0;
-        if ceases_to_be_node || (old.flags != new.flags && self.moves.joins_egress()) {
+        if old.flags != new.flags && self.moves.joins_egress() {
             return None;
         }
         let is_known = self.new.has_class(old.class);
@@ -165,7 +173,9 @@ impl<'a, O: Side, N: Side> Ways<'a, O, N> {
         Some(Way::Late)
     }
 
-    /// A class of its own, in which every table sees what it should.
+    /// An entry of its own, in which every table sees what it should. What flags say for all tables at once is said for
+    /// each by itself: where a cluster IP closes every port without a front end, the row does, and node ports are
+    /// front ends of the address's own (see `transition`).
     fn through(&mut self, pair: Pair) -> Way {
         let Pair { old, new, .. } = pair;
         let mut hasher = ContentHasher::new("transition");
@@ -174,48 +184,48 @@ impl<'a, O: Side, N: Side> Ways<'a, O, N> {
             hasher.number(u64::from(entry.flags));
         }
         let class = hasher.first_id(|id| self.old.has_class(id) || self.new.has_class(id));
-        let differs = |flag: u32| (old.flags ^ new.flags) & flag != 0;
-        let mut flags = old.flags | new.flags;
-        if differs(PeerFlags::CLUSTER_IP) {
-            flags &= !PeerFlags::CLUSTER_IP;
+        let keeps_node = shows_node_ports(old.flags) && shows_node_ports(new.flags) && !self.node_ports_change;
+        let mut flags = old.flags & new.flags & PeerFlags::CLUSTER_IP;
+        if old.flags | new.flags != 0 {
+            flags |= PeerFlags::FRONT_END;
         }
-        if differs(PeerFlags::NODE) {
-            // its node ports become front ends of its own
-            flags = flags & !PeerFlags::NODE | PeerFlags::FRONT_END;
+        if keeps_node {
+            flags |= PeerFlags::NODE;
         }
-        // where the flag would have closed every port without a front end, the row does
         let closes = |side: PeerEntry| side.flags & !flags & PeerFlags::CLUSTER_IP != 0;
         let mut rows: Vec<(TableId, Option<Row>)> = Vec::new();
         for &table in &self.left {
-            rows.push((
-                table,
-                match closes(old) && self.moves.egress.contains(&table) {
-                    true => Some(closed_row(self.old.row_words(table))),
-                    false => self.old.row(table, old.class),
-                },
-            ));
+            let is_closed = closes(old) && self.moves.egress.contains(&table);
+            let closed = || Some(closed_row(self.old.row_words(table)));
+            rows.push((table, if is_closed { closed() } else { self.old.row(table, old.class) }));
         }
-        for &table in &self.joined {
+        for &table in self.joined.iter().filter(|table| !self.moves.left.contains(table)) {
             let original = self.moves.original(table);
-            if !self.moves.left.contains(&table) {
-                rows.push((
-                    table,
-                    match closes(new) && self.moves.egress.contains(&table) {
-                        true => Some(closed_row(self.new.row_words(original))),
-                        false => self.new.row(original, new.class),
-                    },
-                ));
-            }
+            let is_closed = closes(new) && self.moves.egress.contains(&table);
+            let closed = || Some(closed_row(self.new.row_words(original)));
+            rows.push((table, if is_closed { closed() } else { self.new.row(original, new.class) }));
         }
         for table in self.new.tables() {
-            if !self.moves.left.contains(&table) && !self.moves.joined.contains(&table) {
-                let keeps = closes(new) && self.old.has_table(table);
-                rows.push((table, if keeps { self.old.row(table, old.class) } else { self.new.row(table, new.class) }));
+            if self.moves.left.contains(&table) || self.moves.joined.contains(&table) {
+                continue;
             }
+            // nobody waits for what comes there, and portless packets are better off with what was
+            let keeps = closes(new) && self.old.has_table(table) && !shows_node_ports(old.flags);
+            let row = match closes(new) {
+                true if keeps => self.old.row(table, old.class),
+                true => Some(closed_row(self.new.row_words(table))),
+                false => self.new.row(table, new.class),
+            };
+            rows.push((table, row));
         }
         for (table, row) in rows {
             self.rows.extend(row.iter().flat_map(|row| row.values(table, class)));
         }
         Way::Through(PeerEntry { class, flags })
     }
+}
+
+/// Whether node ports decide about packets to an address with these flags, where it has no front end of its own.
+pub(super) fn shows_node_ports(flags: u32) -> bool {
+    flags & PeerFlags::NODE != 0 && flags & PeerFlags::CLUSTER_IP == 0
 }

@@ -286,3 +286,53 @@ pub(crate) fn service_event() -> impl Strategy<Value = Event> {
         3 => slice().prop_map(move |slice| Event::PutEndpointSlice(EndpointSlice { name: red(slice.name), ..slice })),
     ]
 }
+
+/// Two policies for egress, for pods labelled `app=x` and `app=y`, whose tables stand while pods change from one to the
+/// other.
+pub(crate) fn two_tables() -> impl Strategy<Value = Vec<Event>> {
+    [vec(rule(), 0..3), vec(rule(), 0..3)].prop_map(|rules| {
+        let policies = rules.into_iter().zip(["x", "y"]).map(|(rules, value)| {
+            let requirements = vec![Requirement::In(Arc::from("app"), vec![Arc::from(value)])];
+            Event::PutPolicy(Policy {
+                name: ObjectName::new("red", value),
+                tier: Tier::NetworkPolicy,
+                priority: 0,
+                subject: PodMatch {
+                    namespaces: NamespaceMatch::Name(Arc::from("red")),
+                    pods: Selector { requirements },
+                },
+                ingress: None,
+                egress: Some(rules),
+            })
+        });
+        let pods = (0..4).map(|number| Event::PutPod(labelled(number, if number < 2 { "x" } else { "y" })));
+        policies.chain(pods).collect()
+    })
+}
+
+fn labelled(number: usize, app: &str) -> Pod {
+    let name = ["one", "two", "three", "four"][number];
+    Pod {
+        name: ObjectName::new("red", name),
+        uid: Arc::from(name),
+        labels: Labels::from([(Arc::from("app"), Arc::from(app))]),
+        addresses: if number < 3 { vec![addresses()[number]] } else { Vec::new() },
+        ports: vec![NamedPort { name: Arc::from("http"), protocol: Protocol::Tcp, number: 80 }],
+        node: Some(Arc::from(NODE)),
+        host_network: false,
+        ended: false,
+    }
+}
+
+/// What happens to pods that stand under [`two_tables`].
+pub(crate) fn move_or_service() -> impl Strategy<Value = Event> {
+    let red = |name: ObjectName| ObjectName { namespace: Arc::from("red"), ..name };
+    prop_oneof![
+        6 => (0_usize..4, text(&["x", "y"])).prop_map(|(number, app)| Event::PutPod(labelled(number, &app))),
+        3 => node().prop_map(Event::PutNode),
+        1 => text(&[NODE, "there"]).prop_map(Event::DeleteNode),
+        3 => service().prop_map(move |service| Event::PutService(Service { name: red(service.name), ..service })),
+        2 => name().prop_map(move |name| Event::DeleteService(red(name))),
+        3 => slice().prop_map(move |slice| Event::PutEndpointSlice(EndpointSlice { name: red(slice.name), ..slice })),
+    ]
+}

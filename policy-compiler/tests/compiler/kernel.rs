@@ -10,7 +10,7 @@ use policy_compiler::{
     model::Protocol,
     walk::{Lookup, Packet, walk},
 };
-use proptest::{prop_assert, prop_assert_eq, sample::Index, test_runner::TestCaseError};
+use proptest::{prop_assert, prop_assert_eq, test_runner::TestCaseError};
 
 use crate::generate::{PORTS, addresses};
 
@@ -91,15 +91,21 @@ impl Kernel {
     }
 }
 
-/// Contents after some of the writes of `steps`.
-pub(crate) fn cut_short(old: &Contents, steps: &[Step], cut: Index) -> Contents {
-    let count = |step: &Step| match step {
+fn count(step: &Step) -> usize {
+    match step {
         Step::Write(ops) | Step::Free(ops) => ops.len(),
         Step::Pods(updates) => updates.len(),
         Step::RaiseEpoch => 0,
-    };
-    let total: usize = steps.iter().map(count).sum();
-    let mut left = cut.index(total + 1);
+    }
+}
+
+/// How many writes there are in `steps`.
+pub(crate) fn writes(steps: &[Step]) -> usize {
+    steps.iter().map(count).sum()
+}
+
+/// Contents after the first `left` writes of `steps`.
+pub(crate) fn cut_short(old: &Contents, steps: &[Step], mut left: usize) -> Contents {
     let mut contents = old.clone();
     for step in steps {
         match step {
