@@ -39,6 +39,7 @@ fn main() {
 
 fn run(settings: &Settings) -> Result<()> {
     let lab = Lab::up(settings)?;
+    lab.create_namespace("shop")?;
     lab.apply(PODS)?;
     lab.kubectl(&["wait", "pod", "--all", "--namespace=shop", "--for=condition=Ready", "--timeout=60s"])?;
     let nodes = lab.kubectl(&["get", "pods", "--namespace=shop", "--output=jsonpath={.items[*].spec.nodeName}"])?;

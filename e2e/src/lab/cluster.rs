@@ -200,6 +200,19 @@ impl Lab {
         self.control.output_of(&mut kubectl, manifests).map(drop)
     }
 
+    /// Creates a namespace, and waits until it has what every pod needs: its ServiceAccount and the authority's
+    /// certificate, which controllers add.
+    ///
+    /// # Errors
+    /// With what the API server says.
+    pub fn create_namespace(&self, name: &str) -> Result<()> {
+        self.kubectl(&["create", "namespace", name])?;
+        for object in ["serviceaccount/default", "configmap/kube-root-ca.crt"] {
+            self.kubectl(&["wait", object, "--namespace", name, "--for=create", "--timeout=30s"])?;
+        }
+        Ok(())
+    }
+
     /// Gives every node the images of an archive, from anywhere.
     ///
     /// # Errors

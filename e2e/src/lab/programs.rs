@@ -337,7 +337,7 @@ pub(super) fn once(name: &str, content: &str, make: impl FnOnce(&Path) -> Result
         return Ok(folder);
     }
     fs::create_dir_all(&base).with_context(|| format!("cannot make {}", base.display()))?;
-    let lock = File::create(base.join("lock")).context("cannot make a lock")?;
+    let lock = File::create(base.join(format!("{name}.lock"))).context("cannot make a lock")?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).context("cannot lock")?;
     if folder.is_dir() {
         return Ok(folder);
