@@ -133,6 +133,10 @@ impl Lab {
         }
         lab.await_nodes().map_err(|error| lab.explained(error))?;
         clock.lap("all nodes are ready");
+        let limit = format!("--timeout={}s", PATIENCE.as_secs());
+        let rollout = ["--namespace=kube-system", "rollout", "status", "deployment/coredns", &limit];
+        lab.kubectl(&rollout).map_err(|error| lab.explained(error))?;
+        clock.lap("CoreDNS is available");
         lab.await_dns().map_err(|error| lab.explained(error))?;
         clock.lap("CoreDNS answers");
         Ok(lab)
@@ -258,8 +262,6 @@ impl Lab {
 
     /// Until every node gets an answer, at both addresses.
     fn await_dns(&self) -> Result<()> {
-        let limit = format!("--timeout={}s", PATIENCE.as_secs());
-        self.kubectl(&["--namespace=kube-system", "rollout", "status", "deployment/coredns", &limit])?;
         let deadline = Instant::now() + PATIENCE;
         for node in &self.nodes {
             for server in DNS_SERVICE {

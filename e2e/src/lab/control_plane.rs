@@ -124,6 +124,9 @@ impl ControlPlane<'_> {
         manager.extend([
             "--leader-elect=false".to_owned(),
             "--bind-address=127.0.0.1".to_owned(),
+            // Its usual limits make the start of its many controllers take five seconds.
+            "--kube-api-qps=500".to_owned(),
+            "--kube-api-burst=1000".to_owned(),
             // Otherwise the controllers have no rights: nodes stay tainted, and Services without endpoints.
             "--use-service-account-credentials=true".to_owned(),
             format!("--service-account-private-key-file={}", file("sa.key")),
