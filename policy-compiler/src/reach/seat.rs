@@ -1,6 +1,6 @@
 //! Ends of connections, found once: [`Seat`].
 
-use enforcer_abi::ClassId;
+use enforcer_abi::{ClassId, EVERYBODY};
 
 use super::Reach;
 use crate::{
@@ -21,6 +21,10 @@ pub struct Seat {
     pub(super) by_address: bool,
     /// A pod on its node's network.
     pub(super) host_pod: Option<ObjectName>,
+    /// The address is a Service's front end.
+    pub(super) is_service: bool,
+    /// The address is a node's.
+    pub(super) is_node: bool,
     pub(super) class: ClassId,
     pub(super) ingress: Option<TableUse>,
     pub(super) egress: Option<TableUse>,
@@ -38,12 +42,6 @@ impl Seat {
     pub const fn is_host_pod(&self) -> bool {
         self.host_pod.is_some()
     }
-
-    /// Whether some policy isolates it, for ingress and for egress.
-    #[must_use]
-    pub const fn isolated(&self) -> (bool, bool) {
-        (self.ingress.is_some(), self.egress.is_some())
-    }
 }
 
 impl Reach<'_> {
@@ -59,13 +57,17 @@ impl Reach<'_> {
                 continue;
             }
             let name = ObjectName { namespace: party.namespace.clone(), name: party.name.clone() };
-            let tables = (party.kind == PartyKind::Pod).then(|| self.pods.get(&name)).flatten();
+            let compiled = self.compiled.as_ref();
+            let is_pod = party.kind == PartyKind::Pod;
+            let tables = compiled.filter(|_| is_pod).and_then(|compiled| compiled.pods.get(&name));
             seats.push(Seat {
                 end: end.clone(),
                 family,
                 by_address: matches!(end, End::Address(_)),
                 host_pod: (party.kind == PartyKind::HostNetworkPod).then_some(name),
-                class: self.tables.class(party.ip.into()),
+                is_service: self.services.contains(&party.ip),
+                is_node: !is_pod && self.cluster.nodes_at(party.ip).next().is_some(),
+                class: compiled.map_or(EVERYBODY, |compiled| compiled.tables.class(party.ip.into())),
                 ingress: tables.and_then(|tables| tables.ingress),
                 egress: tables.and_then(|tables| tables.egress),
                 party,
@@ -75,12 +77,15 @@ impl Reach<'_> {
     }
 }
 
+/// Pods of one sort are judged alike wherever the other end is no node: replicas are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sort(Family, ClassId, Option<TableUse>, Option<TableUse>);
+
 impl Seat {
-    /// Whether both are judged alike, as far as tables go: replicas are.
+    /// Its sort, if it is a pod of a compiled cluster.
     #[must_use]
-    pub fn is_judged_like(&self, other: &Self) -> bool {
-        let key =
-            |seat: &Self| (seat.family, seat.class, seat.ingress, seat.egress, seat.party.kind, seat.host_pod.clone());
-        key(self) == key(other) && (self.party.node == other.party.node || self.is_pod())
+    pub fn sort(&self) -> Option<Sort> {
+        let is_plain = self.is_pod() && !self.is_service && !self.is_node;
+        is_plain.then_some(Sort(self.family, self.class, self.ingress, self.egress))
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         return Err(Failure::wrong_use(end::Error::PortMissing(args.destination.clone())));
     }
     let probes = question.probes()?;
-    let reach = Reach::new(question.state.cluster());
+    let reach = Reach::of(question.state.cluster(), question.size(probes.len()));
     let Tally { allowed, asked, undefined, refused_by } =
         tally(&reach, &question.source, &question.destination, &probes).map_err(Failure::no_answer)?;
     let (word, status) = match (allowed == asked, undefined) {

@@ -242,7 +242,7 @@ fn short<'a>(name: &'a str, label: &'a str) -> &'a str {
 }
 
 fn is_undefined(state: &State, query: &Query, port: Port) -> bool {
-    let reach = Reach::new(state.cluster());
+    let reach = Reach::of_few(state.cluster());
     let (Ok(sources), Ok(destinations)) = (reach.seats(&query.source), reach.seats(&query.destination)) else {
         return false;
     };

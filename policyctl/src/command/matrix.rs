@@ -1,17 +1,17 @@
 //! `policyctl matrix`: who may speak to whom, as a grid; the machine interface of conformance tests too.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use policy_compiler::{
     explain::{End, Family},
     model::Protocol,
-    reach::{Reach, Seat, ports_in_use},
+    reach::{Reach, Seat, Sort, ports_in_use},
 };
 use serde_json::json;
 
 use crate::{
     Failure, Outcome, Status,
-    format::{self, Answer, Table},
+    format::{self, Answer, Output, Table},
     port::Wanted,
     source::{self, State},
 };
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             });
         }
     }
-    let answer = answer(&ends, &grids, &state);
+    let answer = answer(&ends, &grids, &state, args.format.output);
     answer.print(&args.format)?;
     format::ended(&state, Status::Answered)
 }
@@ -87,16 +87,31 @@ struct Grid {
     rows: Vec<String>,
 }
 
+/// Pods of one sort are judged once for all of them.
 fn rows(reach: &Reach<'_>, seats: &[Option<&Seat>], port: (Protocol, u16)) -> Vec<String> {
-    let cell = |from: Option<&Seat>, (to, index): (Option<&Seat>, usize), row: usize| match (from, to) {
-        _ if row == index => '=',
-        (Some(from), Some(to)) => reach.judge(from, to, Some(port)).letter(),
-        _ => '-',
+    let mut sorts: HashMap<Sort, usize> = HashMap::new();
+    let sort = |seat: &Option<&Seat>, sorts: &mut HashMap<Sort, usize>| {
+        let next = sorts.len();
+        seat.and_then(Seat::sort).map(|sort| *sorts.entry(sort).or_insert(next))
     };
-    let row = |(row, from): (usize, &Option<&Seat>)| {
-        seats.iter().enumerate().map(|(index, to)| cell(*from, (*to, index), row)).collect()
+    let sorted: Vec<_> = seats.iter().map(|seat| sort(seat, &mut sorts)).collect();
+    let mut known: Vec<Option<char>> = vec![None; sorts.len() * sorts.len()];
+    let mut cell = |row: usize, column: usize| {
+        let (Some(from), Some(to)) = (seats[row], seats[column]) else { return '-' };
+        let place = sorted[row].zip(sorted[column]).map(|(from, to)| from * sorts.len() + to);
+        if let Some(letter) = place.and_then(|place| known[place]) {
+            return letter;
+        }
+        let letter = reach.judge(from, to, Some(port)).letter();
+        // two pods that share an address are one to each other, but not to the rest of their sort
+        if let Some(place) = place.filter(|_| letter != '=') {
+            known[place] = Some(letter);
+        }
+        letter
     };
-    seats.iter().enumerate().map(row).collect()
+    let all = 0..seats.len();
+    let mut row = |row: usize| all.clone().map(|column| if row == column { '=' } else { cell(row, column) }).collect();
+    all.clone().map(&mut row).collect()
 }
 
 fn participants(
@@ -129,7 +144,7 @@ fn participants(
     Ok(ends)
 }
 
-fn answer(ends: &[Participant], grids: &[Grid], state: &State) -> Answer {
+fn answer(ends: &[Participant], grids: &[Grid], state: &State, output: Output) -> Answer {
     let mut answer = Answer { kind: "Matrix", list: "ends", ..Answer::default() };
     let element = |end: &Participant| json!({"id": end.id, "kind": end.kind, "ips": end.ips});
     answer.set("ends", ends.iter().map(element).collect::<Vec<_>>());
@@ -142,8 +157,12 @@ fn answer(ends: &[Participant], grids: &[Grid], state: &State) -> Answer {
     }
     answer.set("families", families);
     answer.names = ends.iter().map(|end| end.id.clone()).collect();
-    answer.text = text(ends, grids);
-    answer.table = Some(table(ends, grids));
+    // each of these may be much larger than the matrix itself
+    match output {
+        Output::Text | Output::Wide => answer.text = text(ends, grids),
+        Output::Csv | Output::Md => answer.table = Some(table(ends, grids)),
+        _ => {}
+    }
     answer.footer = format!("{HELP}\n{}\n", state.summary);
     answer
 }

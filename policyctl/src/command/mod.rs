@@ -39,6 +39,11 @@ impl Question {
         Ok(Self { state, source, destination, wanted: port.unwrap_or(Wanted::Any) })
     }
 
+    /// How many connections it is about, at `ports` ports.
+    pub(crate) fn size(&self, ports: usize) -> usize {
+        self.source.members.len().saturating_mul(self.destination.members.len()).saturating_mul(ports)
+    }
+
     /// The ports that are to be asked about, as ranges that nothing tells apart.
     pub(crate) fn probes(&self) -> Result<Vec<Option<PortRange>>, Failure> {
         let cluster = self.state.cluster();

@@ -63,11 +63,15 @@ impl Unit {
     }
 }
 
-/// Two of each sort of pods are enough: one to judge, and another one as what it may reach.
+/// Two of each sort of pods are enough: one to judge, and another one as what it may reach. What speaks to nodes is
+/// judged by the pod's own node too, so one of each sort on each node is kept.
 fn few(seats: Vec<Seat>) -> Vec<Seat> {
     let mut kept: Vec<Seat> = Vec::new();
     for seat in seats {
-        if kept.iter().filter(|other| other.is_judged_like(&seat)).count() < 2 {
+        let alike = |other: &&Seat| other.sort().is_some() && other.sort() == seat.sort();
+        let count = kept.iter().filter(alike).count();
+        let on_node = kept.iter().filter(alike).any(|other| other.party.node == seat.party.node);
+        if count < 2 || !on_node {
             kept.push(seat);
         }
     }
@@ -97,7 +101,7 @@ pub(crate) fn unit_of(state: &State, pod: &ObjectName) -> String {
     state.gathered.owners.get(pod).map_or_else(|| pod.to_string(), ToString::to_string)
 }
 
-/// The ports that one unit may open to another; `None` if they have no family in common.
+/// The ports that one unit may open to another, of those that are asked; `None` if they have no family in common.
 pub(crate) fn between(reach: &Reach<'_>, from: &Unit, to: &Unit, probes: &[Option<PortRange>]) -> Option<Between> {
     let mut between = Between::default();
     let mut pairs: Vec<(&Seat, &Seat)> = Vec::new();

@@ -26,7 +26,7 @@ pub(super) fn answer(
     probes: &[Option<PortRange>],
     verbose: bool,
 ) -> Result<(Answer, bool), Failure> {
-    let reach = Reach::new(question.state.cluster());
+    let reach = Reach::of(question.state.cluster(), question.size(probes.len()));
     let seats = |members: &[crate::end::Member]| -> Result<Vec<Vec<Seat>>, Failure> {
         members.iter().map(|member| reach.seats(&member.end).map_err(Failure::no_answer)).collect()
     };
