@@ -4,11 +4,18 @@
 //! list that repeats what was known, costs nothing further on. The hash is keyed at random and 64 bits wide; that two
 //! contents of one object share it is as likely as a memory error in it.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+};
 
 use k8s_openapi::jiff::Timestamp;
-use policy_compiler::{Event, diagnostic::Kind, model::ObjectName};
-use rustc_hash::FxHashMap;
+use policy_compiler::{
+    Event,
+    diagnostic::Kind,
+    model::{ObjectName, Pod},
+};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::wire::Object;
 
@@ -21,7 +28,15 @@ pub(super) struct Held {
     /// The number of the list that is being received, or of the last one.
     list: u32,
     /// While a list is being received: what it has changed so far.
-    changed: Option<Vec<(Option<Timestamp>, Event)>>,
+    changed: Option<Changed>,
+}
+
+/// What a list has changed.
+#[derive(Debug, Default)]
+struct Changed {
+    events: Vec<(Option<Timestamp>, Event)>,
+    /// Each text of them once: pods have their labels, namespaces and nodes in common, and there may be very many.
+    texts: FxHashSet<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +64,7 @@ impl Held {
 
     /// A list begins; one that has not ended is forgotten.
     pub(super) fn begin(&mut self) {
-        for (_, event) in self.changed.replace(Vec::new()).into_iter().flatten() {
+        for (_, event) in self.changed.replace(Changed::default()).into_iter().flat_map(|changed| changed.events) {
             if let Some(known) = self.objects.get_mut(&name_of(&event)) {
                 known.content = UNKNOWN;
             }
@@ -59,15 +74,18 @@ impl Held {
 
     /// An object is there. Appends what follows from it to `events`.
     pub(super) fn put(&mut self, object: Object, events: &mut Vec<Event>) {
-        let Some(put) = object.put else { return self.remove(&object.name, events) };
+        let Some(mut put) = object.put else { return self.remove(&object.name, events) };
         let content = self.hasher.hash_one(&put).max(UNKNOWN + 1);
+        if let (Event::PutPod(pod), Some(changed)) = (&mut put, &mut self.changed) {
+            changed.share(pod);
+        }
         let known = Known { content, list: self.list };
         let name = name_of(&put);
         if self.objects.insert(name, known).is_some_and(|before| before.content == content) {
             return;
         }
         match &mut self.changed {
-            Some(changed) => changed.push((object.since, put)),
+            Some(changed) => changed.events.push((object.since, put)),
             None => events.push(put),
         }
     }
@@ -90,7 +108,7 @@ impl Held {
 
     /// The list is complete. Appends the difference it makes, and returns the names of those that are gone.
     pub(super) fn end(&mut self, events: &mut Vec<Event>) -> Vec<ObjectName> {
-        let mut changed = self.changed.take().unwrap_or_default();
+        let mut changed = self.changed.take().unwrap_or_default().events;
         // of two pods that claim an address the one that comes last has it
         changed.sort_by_key(|(since, _)| *since);
         events.extend(changed.into_iter().map(|(_, event)| event));
@@ -99,6 +117,25 @@ impl Held {
             self.objects.extract_if(|_, known| known.list != list).map(|(name, _)| name).collect();
         events.extend(gone.iter().map(|name| delete(self.kind, name.clone())));
         gone
+    }
+}
+
+impl Changed {
+    /// Replaces the pod's texts by those that are there already.
+    fn share(&mut self, pod: &mut Pod) {
+        let mut share = |text: &mut Arc<str>| match self.texts.get(text) {
+            Some(known) => text.clone_from(known),
+            None => drop(self.texts.insert(Arc::clone(text))),
+        };
+        share(&mut pod.name.namespace);
+        pod.node.iter_mut().for_each(&mut share);
+        pod.ports.iter_mut().for_each(|port| share(&mut port.name));
+        let shared = |(mut key, mut value)| {
+            share(&mut key);
+            share(&mut value);
+            (key, value)
+        };
+        pod.labels = std::mem::take(&mut pod.labels).into_iter().map(shared).collect();
     }
 }
 
