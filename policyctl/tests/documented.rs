@@ -119,7 +119,8 @@ impl Checker<'_> {
                 }
                 "const" => self.expect(value == wanted, path, &format!("{value} is not {wanted}")),
                 "enum" => {
-                    self.expect(wanted.as_array().unwrap().contains(value), path, &format!("{value} not in {wanted}"))
+                    let known = wanted.as_array().unwrap();
+                    self.expect(known.contains(value), path, &format!("{value} not in {wanted}"));
                 }
                 "oneOf" => {
                     let fits = |schema: &Value| {

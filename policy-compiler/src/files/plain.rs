@@ -11,6 +11,7 @@ use crate::cluster::Position;
 
 /// Reads a document, if it is a plain one.
 pub(super) fn read(chunk: Chunk<'_>) -> Option<Node> {
+    let is_ascii = chunk.text.is_ascii();
     let mut lines = Vec::with_capacity(chunk.text.len() / 24);
     for (number, text) in (chunk.line..).zip(chunk.text.split('\n')) {
         let text = text.strip_suffix('\r').unwrap_or(text);
@@ -18,7 +19,7 @@ pub(super) fn read(chunk: Chunk<'_>) -> Option<Node> {
             return None;
         }
         let content = text.trim_start_matches(' ');
-        lines.push(Line { number, indent: text.len() - content.len(), content, whole: text });
+        lines.push(Line { number, indent: text.len() - content.len(), content, whole: text, is_ascii });
     }
     let mut reader = Reader { lines, next: 0 };
     if let Some(first) = reader.lines.first()
@@ -44,13 +45,16 @@ struct Line<'a> {
     indent: usize,
     content: &'a str,
     whole: &'a str,
+    /// Bytes are characters.
+    is_ascii: bool,
 }
 
 impl<'a> Line<'a> {
     /// The position of a part of `content`.
     fn at(&self, part: &str) -> Position {
         let offset = (part.as_ptr() as usize).saturating_sub(self.whole.as_ptr() as usize).min(self.whole.len());
-        let column = self.whole.get(..offset).map_or(0, |before| before.chars().count());
+        let column =
+            if self.is_ascii { offset } else { self.whole.get(..offset).map_or(0, |before| before.chars().count()) };
         Position { line: self.number, column: u32::try_from(column + 1).unwrap_or(u32::MAX) }
     }
 
