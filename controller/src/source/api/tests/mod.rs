@@ -299,6 +299,12 @@ async fn a_cut_watch_goes_on_where_it_was() {
     let later = &requests[before..];
     assert!(later.iter().all(|r| r.contains("resourceVersion=1") && !r.contains("sendInitial")), "{later:?}");
     assert_eq!(followed.restarts("pods", "cut"), 1);
+    // the same where the connection ends in order
+    followed.server.send(PODS, r#"{"type":"DELETED","object":{"metadata":{"name":"d""#);
+    followed.server.close(PODS);
+    followed.server.put(PODS, pod("e", "10.0.0.5"));
+    assert_eq!(followed.events_until("+e").await, ["+e"]);
+    assert_eq!((followed.restarts("pods", "cut"), followed.restarts("pods", "failed")), (2, 0));
 }
 
 #[tokio::test]
