@@ -5,7 +5,7 @@
 //!
 //! Nothing of the machine itself is touched: no link, no address, no rule, no file outside the cache folder, and below
 //! `/sys/fs/cgroup` only the lab's own group. A lab is removed when dropped, on SIGINT, SIGTERM and SIGHUP, and by the
-//! next lab where its process was killed; [`Lab::keep`] leaves it running.
+//! next lab where its process was killed; the one of [`Lab::up_to_stay`] goes on.
 
 mod cgroups;
 mod cluster;

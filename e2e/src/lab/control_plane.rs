@@ -15,12 +15,14 @@ use super::{
     network::{API_SERVICE, CONTROL_V4, POD_RANGES, SERVICE_RANGES},
     pki::{Pki, Subject},
     programs::Programs,
+    template::fill,
 };
 
 /// Where the API server listens, on [`CONTROL_V4`].
 const PORT: u16 = 6443;
 /// Where etcd listens, on the machine's loopback.
-const ETCD: &str = "http://127.0.0.1:2379";
+const CLIENTS: &str = "http://127.0.0.1:2379";
+const ETCD: &str = include_str!("../../lab/assets/etcd.yaml");
 /// The longest time from the start of the API server until it is ready.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -57,22 +59,13 @@ impl ControlPlane<'_> {
 
     /// Starts etcd and the API server.
     pub(super) fn start_api(&self) -> Result<Daemon> {
-        let data = self.folder.join("etcd");
-        let peer = "http://127.0.0.1:2380";
-        let etcd = vec![
-            format!("--data-dir={}", data.display()),
-            format!("--listen-client-urls={ETCD}"),
-            format!("--advertise-client-urls={ETCD}"),
-            format!("--listen-peer-urls={peer}"),
-            format!("--initial-advertise-peer-urls={peer}"),
-            format!("--initial-cluster=default={peer}"),
-            // What is lost with the power is a lab.
-            "--unsafe-no-fsync".to_owned(),
-        ];
-        self.start("etcd", &self.programs.etcd(), &etcd)?;
+        let data = self.folder.join("etcd").display().to_string();
+        let config = self.folder.join("etcd.yaml");
+        fs::write(&config, fill(ETCD, &[("DATA", &data), ("CLIENTS", CLIENTS)])?).context("cannot configure etcd")?;
+        self.start("etcd", &self.programs.etcd(), &[format!("--config-file={}", config.display())])?;
         let file = |name: &str| self.pki.file(name);
         let api = vec![
-            format!("--etcd-servers={ETCD}"),
+            format!("--etcd-servers={CLIENTS}"),
             format!("--bind-address={CONTROL_V4}"),
             format!("--advertise-address={CONTROL_V4}"),
             format!("--secure-port={PORT}"),
