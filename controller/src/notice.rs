@@ -3,8 +3,7 @@
 //!
 //! The state tells what stands ([`Request::Notices`]); each such fact becomes one Event, whose name is made of the fact:
 //! of a thousand agents that see the same bad policy, one creates it, and the others learn that it is there. It is
-//! created again while it stands and the API server has forgotten it, an hour later by default. No more than
-//! [`A_ROUND`] are created in [`ROUND`].
+//! created again while it stands and the API server has forgotten it, an hour later by default, and few at a time.
 
 use std::{
     collections::BTreeMap,
