@@ -182,15 +182,12 @@ fn read_file(path: &Path, gather: &mut Gather, replaces: bool) -> anyhow::Result
     let unreadable = || format!("{} can't be read", path.display());
     let file = fs::File::open(path).with_context(unreadable)?;
     let size = file.metadata().with_context(unreadable)?.len();
-    let mut bytes = Vec::with_capacity(usize::try_from(size.min(MAX_SIZE)).unwrap_or_default());
+    let too_large = || format!("{} holds more than {} MB; {SMALLER}", path.display(), MAX_SIZE / 1_000_000);
+    ensure!(size <= MAX_SIZE, too_large());
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
     // a pipe says nothing of its size
     file.take(MAX_SIZE + 1).read_to_end(&mut bytes).with_context(unreadable)?;
-    ensure!(
-        bytes.len() as u64 <= MAX_SIZE,
-        "{} holds more than {} MB; {SMALLER}",
-        path.display(),
-        MAX_SIZE / 1_000_000
-    );
+    ensure!(bytes.len() as u64 <= MAX_SIZE, too_large());
     gather.file(&path.display().to_string(), &bytes, replaces);
     Ok(())
 }

@@ -131,7 +131,8 @@ fn answer(findings: &[Finding], state: &State) -> Answer {
         let Finding { code, level, object, message, .. } = finding;
         let place = place(finding);
         let place = if place.is_empty() { String::new() } else { format!("{place}: ") };
-        answer.text.push_str(&format!("{place}{} {code}: {object}{field}\n    {message}\n", level.word()));
+        let head = format!("{place}{} {code}: {object}{field}", level.word());
+        answer.text.push_str(&format!("{}\n    {message}\n", head.trim_end().trim_end_matches(':')));
     }
     answer.text.push_str(&match findings.len() {
         0 => "nothing found\n".to_owned(),
