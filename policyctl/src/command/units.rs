@@ -1,4 +1,4 @@
-//! Pods folded to their workloads: [`Units`]. Between two units, the ports at which all pods may connect, and those at
+//! Pods folded to their workloads: [`Unit`]. Between two units, the ports at which all pods may connect, and those at
 //! which only some may.
 
 use std::collections::BTreeMap;
