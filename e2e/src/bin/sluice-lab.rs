@@ -101,7 +101,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Exec { machine, command } => {
             let lab = the_lab()?;
             let (program, arguments) = command.split_first().context("no command is given")?;
-            return enter(lab.machine(&machine)?, Command::new(program).args(arguments));
+            return enter(lab.machine(&machine)?, Command::new(program).args(arguments).env("PATH", lab.path()));
         }
         Task::Import { archive } => the_lab()?.import(&archive)?,
     }

@@ -178,6 +178,12 @@ impl Lab {
         self.folder.path()
     }
 
+    /// The value of PATH with which its machines find the lab's own programs, `ctr` for one.
+    #[must_use]
+    pub fn path(&self) -> std::ffi::OsString {
+        self.programs.path()
+    }
+
     /// A kubectl that talks to the cluster as its administrator once it is started on [`Self::control`].
     #[must_use]
     pub fn kubectl_command(&self) -> Command {
