@@ -53,6 +53,9 @@ enum Task {
     Kernels {
         /// Series as in `uname -r`, such as 5.10; all if there is none.
         series: Vec<String>,
+        /// Only the tests whose names contain this.
+        #[arg(long, default_value = "")]
+        only: String,
     },
     /// A real Kubernetes cluster on this machine: build, up, down, status, kubectl, exec, import. Needs root.
     #[command(disable_help_flag = true)]
@@ -91,7 +94,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Demo => demo::run(&toolchain),
         Task::Test { classes } => test::run(&toolchain, classes, test::Skipping::Allowed),
         Task::Ci => test::run(&toolchain, &[], test::Skipping::Fails),
-        Task::Kernels { series } => kernels::run(&root, series).map(|()| ExitCode::SUCCESS),
+        Task::Kernels { series, only } => kernels::run(&root, series, only).map(|()| ExitCode::SUCCESS),
         Task::Bench { what, json } => bench::run(&toolchain, *what, *json),
     }
 }

@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result};
 
 use super::debian::{Kernel, Tools};
 
-/// After this many seconds QEMU is ended: without hardware virtualisation a run takes about a minute.
-const LIMIT: &str = "900";
+/// After this many seconds QEMU is ended.
+const LIMIT: &str = "1800";
 
 /// What a boot came to.
 pub(super) struct Report {

@@ -14,7 +14,8 @@ use super::debian::{Kernel, Tools};
 /// What the class `prog` needs of a kernel that has it as modules; the order is that of loading.
 const MODULES: [&str; 4] = ["dummy", "veth", "sch_ingress", "cls_bpf"];
 
-/// Runs as process 1. All is in memory, and nothing is mounted over /tmp, where the workspace itself may be. The last line tells the exit status, and `poweroff` ends QEMU.
+/// Runs as process 1. All is in memory, and nothing is mounted over /tmp, where the workspace itself may be. The last line
+/// tells the exit status, and `poweroff` ends QEMU.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run
 /bin/busybox mount -t proc proc /proc
@@ -23,13 +24,13 @@ const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox mount -t bpf bpf /sys/fs/bpf
 for module in /modules/*.ko; do /bin/busybox insmod "$module" 2>/dev/null; done
 /bin/busybox ip link set lo up
-cd @ROOT@/e2e && PATH=/bin CARGO_MANIFEST_DIR=@ROOT@/e2e /bin/check --test-threads=1 2>&1
+cd @ROOT@/e2e && PATH=/bin CARGO_MANIFEST_DIR=@ROOT@/e2e /bin/check --test-threads=1 @ONLY@ 2>&1
 echo "sluice-exit-status $?"
 /bin/busybox poweroff -f
 "#;
 
-/// Writes the compressed archive for one kernel and returns its path.
-pub(super) fn build(tools: &Tools, kernel: &Kernel, check: &Path, root: &Path) -> Result<PathBuf> {
+/// Writes the compressed archive for one kernel and returns its path. Tests run whose names contain `only`.
+pub(super) fn build(tools: &Tools, kernel: &Kernel, check: &Path, root: &Path, only: &str) -> Result<PathBuf> {
     let tree = kernel.folder.join("initramfs");
     let _ = fs::remove_dir_all(&tree);
     fs::create_dir_all(tree.join("bin")).context("making the tree")?;
@@ -42,7 +43,8 @@ pub(super) fn build(tools: &Tools, kernel: &Kernel, check: &Path, root: &Path) -
     copy_with_libraries("ip", &tree)?;
     fs::copy(check, tree.join("bin/check")).context("copying the class prog")?;
     let init = tree.join("init");
-    fs::write(&init, INIT.replace("@ROOT@", &root.display().to_string())).context("writing init")?;
+    fs::write(&init, INIT.replace("@ROOT@", &root.display().to_string()).replace("@ONLY@", only))
+        .context("writing init")?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).context("making init executable")?;
     for (order, name) in MODULES.iter().enumerate() {
         module(kernel, name, &tree.join(format!("modules/{order}-{name}.ko")))?;

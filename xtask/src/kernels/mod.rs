@@ -32,12 +32,12 @@ const SERIES: [Series; 5] = [
     Series { name: "7.2", suite: "forky", archive: "debian" },
 ];
 
-/// Boots each of `names` (all if empty) and runs the class `prog` there.
+/// Boots each of `names` (all if empty) and runs those tests of class `prog` there whose names contain `only`.
 ///
 /// # Errors
 ///
 /// If a kernel can't be had or booted, or a test fails in it.
-pub(crate) fn run(root: &Path, names: &[String]) -> Result<()> {
+pub(crate) fn run(root: &Path, names: &[String], only: &str) -> Result<()> {
     let chosen = choose(names)?;
     let cache = cache_folder()?;
     let tools = debian::tools(&cache)?;
@@ -46,7 +46,7 @@ pub(crate) fn run(root: &Path, names: &[String]) -> Result<()> {
     for series in chosen {
         let start = Instant::now();
         let kernel = debian::kernel(&cache, series)?;
-        let initramfs = initramfs::build(&tools, &kernel, &check, root)?;
+        let initramfs = initramfs::build(&tools, &kernel, &check, root, only)?;
         let report = boot::run(&tools, &kernel, &initramfs)?;
         println!(
             "kernel {:<5} {:<28} {:>4} s  {}",
