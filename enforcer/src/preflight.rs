@@ -139,9 +139,9 @@ mod tests {
 
     #[test]
     fn the_node_has_the_first_user_namespace() {
-        check_user_namespace(Path::new("/proc/1/ns/user")).unwrap();
+        check_user_namespace(Path::new("/proc/self/ns/user")).unwrap();
         check_user_namespace(Path::new("/proc/none")).unwrap();
-        let error = check_user_namespace(Path::new("/proc/1/ns/net")).unwrap_err();
+        let error = check_user_namespace(Path::new("/proc/self/ns/net")).unwrap_err();
         assert!(error.to_string().contains("hostUsers: true"), "{error}");
     }
 

@@ -6,10 +6,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use enforcer_abi::{Settings, SourceCheck, map};
+use enforcer_abi::{Direction, Settings, SourceCheck, map};
 use serde::Deserialize;
 
-use super::{program::Sizes, step::Step};
+use super::{
+    program::Sizes,
+    step::{Arrival, Step},
+};
 
 /// A case.
 #[derive(Clone, Debug)]
@@ -18,6 +21,17 @@ pub struct Case {
     pub name: String,
     /// What the file says.
     pub content: CaseFile,
+}
+
+impl Case {
+    /// Whether some packet comes to a pod from elsewhere than its node.
+    #[must_use]
+    pub fn needs_origin(&self) -> bool {
+        self.content.steps.iter().any(|step| match step {
+            Step::Packet(packet) => packet.direction == Direction::Ingress && packet.arrived != Arrival::NodeMade,
+            _ => false,
+        })
+    }
 }
 
 /// A case's file.

@@ -4,7 +4,10 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     env, fs,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,6 +40,9 @@ pub enum Verdict {
 /// Packets to pods that were dropped, in all test runs of this process. A class of tests that never saw one has run on a
 /// kernel that doesn't take `ingress_ifindex` from the context, and has shown nothing about ingress.
 pub static INGRESS_DENIALS: AtomicU64 = AtomicU64::new(0);
+
+/// Whether the kernel takes [`Context::ingress_ifindex`].
+static TAKES_ORIGIN: OnceLock<bool> = OnceLock::new();
 
 /// Room in the maps, where it differs from the program's own: by map name.
 pub type Sizes = BTreeMap<&'static str, u32>;
@@ -163,6 +169,11 @@ impl Program {
         context: Context,
         repeat: u32,
     ) -> Result<(Verdict, Duration)> {
+        let context = match direction {
+            // no packet from a pod is judged by it, and no kernel refuses 0
+            Direction::Egress if !Self::takes_origin()? => Context { ingress_ifindex: 0, ..context },
+            _ => context,
+        };
         let options = TestRunOptions {
             data_in: Some(frame),
             ctx_in: Some(&context.bytes()),
@@ -213,15 +224,8 @@ impl Program {
     /// # Errors
     /// The kernel refuses the program, or counts in none of the steps it can be configured for.
     pub fn hz() -> Result<u64> {
-        let mut loader = EbpfLoader::new();
-        for (name, small) in SMALL {
-            loader.map_max_entries(name, small);
-        }
-        let mut ebpf = loader.load(&object()?).context("loading the packet program")?;
-        let clock: &mut SchedClassifier =
-            ebpf.program_mut(map::CLOCK).context("the object has no program for the clock")?.try_into()?;
-        clock.load().context("the kernel refuses the clock program")?;
-        let (jiffies, nanoseconds) = clock_run(clock)?;
+        let mut ebpf = clock_object()?;
+        let (jiffies, nanoseconds) = clock_run(clock(&mut ebpf)?)?;
         let uptime = nanoseconds / 1_000_000_000;
         [100_u64, 250, 300, 1000]
             .into_iter()
@@ -230,6 +234,24 @@ impl Program {
                 counted.abs_diff(uptime) <= 5 + uptime / 100
             })
             .with_context(|| format!("{jiffies} jiffies in {uptime} s fit no HZ"))
+    }
+
+    /// Whether the kernel takes [`Context::ingress_ifindex`] in a test run: 5.10 refuses any but 0, and so every packet to
+    /// a pod is the node's own there.
+    ///
+    /// # Errors
+    /// The kernel refuses test runs as such.
+    pub fn takes_origin() -> Result<bool> {
+        if let Some(known) = TAKES_ORIGIN.get() {
+            return Ok(*known);
+        }
+        let mut ebpf = clock_object()?;
+        let clock = clock(&mut ebpf)?;
+        clock_run(clock)?;
+        let context = Context { ingress_ifindex: 1, ..Context::default() }.bytes();
+        let options = TestRunOptions { data_in: Some(&[0; 64]), ctx_in: Some(&context), ..TestRunOptions::default() };
+        let takes = clock.test_run(options).is_ok();
+        Ok(*TAKES_ORIGIN.get_or_init(|| takes))
     }
 
     /// A map by its name, to be read or written.
@@ -418,6 +440,22 @@ fn processor_time() -> Result<Duration> {
 }
 
 /// `bpf_jiffies64` and `bpf_ktime_get_ns` of one moment.
+/// The object with small maps, for the clock.
+fn clock_object() -> Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    for (name, small) in SMALL {
+        loader.map_max_entries(name, small);
+    }
+    loader.load(&object()?).context("loading the packet program")
+}
+
+fn clock(ebpf: &mut Ebpf) -> Result<&SchedClassifier> {
+    let clock: &mut SchedClassifier =
+        ebpf.program_mut(map::CLOCK).context("the object has no program for the clock")?.try_into()?;
+    clock.load().context("the kernel refuses the clock program")?;
+    Ok(clock)
+}
+
 fn clock_run(clock: &SchedClassifier) -> Result<(u64, u64)> {
     let mut out = [0; 64];
     clock
