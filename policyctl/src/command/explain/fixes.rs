@@ -50,15 +50,29 @@ pub(super) fn near(near: &NearMiss, explanation: Option<&Explanation>, state: &S
         let path = near.path.trim_start_matches("spec.");
         let place = near.source.as_ref().map(|source| format!("  {}:{}", source.file, source.line)).unwrap_or_default();
         text.push_str(&format!("\n  closest rule  {} {path}{place}\n", near.policy));
-        for (index, failed) in near.failed.iter().enumerate() {
-            let words = failed.in_words(&other);
-            let own = words.strip_prefix(&format!("{}: ", failed.want)).unwrap_or(&words);
-            let head = if index == 0 { format!("{}    ", near.summary) } else { String::new() };
-            text.push_str(&format!("                  {head}{own}\n"));
-        }
+        text.push_str(&conditions(near, &other));
     }
     for (index, fix) in near.fixes.iter().enumerate() {
         text.push_str(&self::fix(fix, if index == 0 { "fix  " } else { "or   " }, near, state));
+    }
+    text
+}
+
+/// What doesn't match, and why: on one line where that is short.
+fn conditions(near: &NearMiss, other: &str) -> String {
+    const INDENT: &str = "                  ";
+    const WIDTH: usize = 96;
+    if let [failed] = near.failed.as_slice() {
+        let words = failed.in_words(other);
+        let own = words.strip_prefix(&format!("{}: ", failed.want)).unwrap_or(&words);
+        let line = format!("{INDENT}{}    {own}\n", near.summary);
+        if line.chars().count() <= WIDTH {
+            return line;
+        }
+    }
+    let mut text = format!("{INDENT}{}\n", near.summary);
+    for failed in &near.failed {
+        text.push_str(&format!("{INDENT}  {}\n", failed.in_words(other)));
     }
     text
 }
