@@ -106,10 +106,10 @@ fn build_check(root: &Path) -> Result<PathBuf> {
         .context("starting cargo")?;
     ensure!(output.status.success(), "the class prog did not build as a static binary");
     let messages = String::from_utf8(output.stdout).context("cargo's messages are not UTF-8")?;
-    // One artifact a line; the test's own line is the last that has an executable.
+    // One artifact a line, the package's programs among them.
     let path = messages
         .lines()
-        .rev()
+        .filter(|line| line.contains(r#""name":"prog""#))
         .find_map(|line| line.split_once("\"executable\":\"").and_then(|(_, rest)| rest.split_once('"')))
         .map(|(path, _)| PathBuf::from(path));
     match path {
