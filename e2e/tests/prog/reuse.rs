@@ -7,8 +7,8 @@ use e2e::packets::{
     tables,
 };
 use enforcer_abi::{
-    Address, Direction, FlowKey, FlowState, FlowValue, Op, PeerFlags, PeerValue, PodEntry, PortKey, PortValue, Reason,
-    RowKey, RowValue, Settings, map, protocol,
+    Address, Direction, FlowKey, FlowState, FlowValue, Op, PeerFlags, PeerValue, PodEntry, PodFlags, PortKey,
+    PortRangeKey, PortValue, Reason, RowKey, RowValue, Settings, map, protocol,
 };
 
 use crate::fixture::{
@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("reuse/fixture-is-open", fixture_is_open),
     ("reuse/peer", reused_peer),
     ("reuse/port", reused_port),
+    ("reuse/range", reused_range),
     ("reuse/row", reused_row),
     ("reuse/pod", reused_pod),
     ("reuse/previous-flows", previous_flows),
@@ -52,6 +53,21 @@ fn reused_port(hz: u64) -> Result<()> {
         Ok(program.hash::<PortKey, PortValue>(map::PORTS)?.insert(port().key, value, 0)?)
     })?;
     ensure!(verdict == Verdict::Drop, "another port's class was taken for this one's");
+    Ok(())
+}
+
+fn reused_range(hz: u64) -> Result<()> {
+    let verdict = |table| {
+        opening(hz, |program| {
+            let flags = entry().flags | PodFlags::INGRESS_RANGES;
+            program.put_pod(PodEntry { flags, ..entry() })?;
+            let key = PortRangeKey::new(port().key.table, protocol::TCP, PORT, u16::BITS);
+            let value = PortValue { key: PortKey { table, ..port().key }, ..port() };
+            tables::write(program, &[Op::DeletePort(port().key), Op::PutPortRange(key, value)])
+        })
+    };
+    ensure!(verdict(port().key.table)? == Verdict::Pass, "the other half would show nothing");
+    ensure!(verdict(99)? == Verdict::Drop, "another table's range was taken for this one's");
     Ok(())
 }
 
