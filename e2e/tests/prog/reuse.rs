@@ -7,8 +7,8 @@ use e2e::packets::{
     tables,
 };
 use enforcer_abi::{
-    Address, Direction, FlowKey, FlowState, FlowValue, Op, PeerFlags, PeerValue, PodEntry, PodFlags, PortKey,
-    PortRangeKey, PortValue, Reason, RowKey, RowValue, Settings, map, protocol,
+    Address, Direction, FlowKey, FlowState, FlowValue, FrontEndKey, FrontEndState, FrontEndValue, Op, PeerFlags,
+    PeerValue, PodEntry, PodFlags, PortKey, PortRangeKey, PortValue, Reason, RowKey, RowValue, Settings, map, protocol,
 };
 
 use crate::fixture::{
@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("reuse/port", reused_port),
     ("reuse/range", reused_range),
     ("reuse/row", reused_row),
+    ("reuse/front-end", reused_front_end),
     ("reuse/pod", reused_pod),
     ("reuse/previous-flows", previous_flows),
     ("reuse/cluster-ip-of-another-address", reused_cluster_ip),
@@ -78,6 +79,22 @@ fn reused_row(hz: u64) -> Result<()> {
         Ok(program.hash::<RowKey, RowValue>(map::ROWS)?.insert(row().key, value, 0)?)
     })?;
     ensure!(verdict == Verdict::Drop, "another class's row was taken for this one's");
+    Ok(())
+}
+
+fn reused_front_end(hz: u64) -> Result<()> {
+    let verdict = |table| -> Result<Verdict> {
+        let mut program = program(settings(hz), Sizes::new())?;
+        let flags = PeerFlags::FRONT_END | PeerFlags::CLUSTER_IP;
+        tables::write(&mut program, &[Op::PutPeer(PeerValue { class: 99, flags, ..peer() })])?;
+        let (table_of_pod, address) = (entry().egress_table, Address::from(REMOTE));
+        let key = FrontEndKey { table: table_of_pod, address, port: PORT, protocol: protocol::TCP, reserved: [0; 5] };
+        let value = FrontEndValue { key: FrontEndKey { table, ..key }, state: FrontEndState::Open as u32, reserved: 0 };
+        program.hash::<FrontEndKey, FrontEndValue>(map::FRONT_ENDS)?.insert(key, value, 0)?;
+        judge(&program, Direction::Egress, &segment(Direction::Egress, PORT, 40000, SYN)?)
+    };
+    ensure!(verdict(entry().egress_table)? == Verdict::Pass, "the other half would show nothing");
+    ensure!(verdict(99)? == Verdict::Drop, "another table's front end was taken for this one's");
     Ok(())
 }
 
