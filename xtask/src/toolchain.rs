@@ -60,9 +60,15 @@ impl Toolchain {
         command
     }
 
-    /// This toolchain's cargo.
+    /// This toolchain's cargo, without what the cargo that runs this program says of its package: build scripts of
+    /// dependencies (ring's) look at it, and would run again for each package that builds come from.
     pub(crate) fn cargo(&self) -> Command {
-        self.command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        let mut command = self.command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_package)) {
+            command.env_remove(name);
+        }
+        command
     }
 
     /// Sluice's folder for what is costly to make and safe to lose.

@@ -146,9 +146,16 @@ fn build(folder: &Path) -> Result<()> {
     let Some(cargo) = env::var_os("CARGO") else { return Ok(()) };
     let built = BUILT.get_or_init(|| {
         let mut command = Command::new(cargo);
-        command.args(["build", "--quiet", "--package", "controller", "--package", "policyctl", "--bins"]);
+        // the same packages as in `cargo xtask demo`: others would have their dependencies built with other features
+        command.args(["build", "--quiet", "--bins"]);
+        command.args(["--package", "controller", "--package", "policyctl", "--package", "e2e"]);
         if folder.ends_with("release") {
             command.arg("--release");
+        }
+        // as xtask does: ring's build script would run again for each package that a build comes from
+        let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_package)) {
+            command.env_remove(name);
         }
         let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().map_err(|error| error.to_string())?;
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
