@@ -140,11 +140,7 @@ impl Lookup for Contents {
     }
 
     fn port_range(&self, table: TableId, protocol: u8, port: u16) -> Option<PortValue> {
-        (0..=16).rev().find_map(|bits: u32| {
-            let first = u32::from(port) >> (16 - bits) << (16 - bits);
-            let first = u16::try_from(first).expect("a port with bits cleared is a port");
-            self.port_ranges.get(&PortRangeKey::new(table, protocol, first, bits)).copied()
-        })
+        longest_port_range(table, protocol, port, |key| self.port_ranges.get(&key).copied())
     }
 
     fn row(&self, key: RowKey) -> Option<RowValue> {
@@ -154,6 +150,20 @@ impl Lookup for Contents {
     fn front_end(&self, key: FrontEndKey) -> Option<FrontEndValue> {
         self.front_ends.get(&key).copied()
     }
+}
+
+/// The entry of the longest prefix that has a port, of those that `entry` knows.
+pub(crate) fn longest_port_range(
+    table: TableId,
+    protocol: u8,
+    port: u16,
+    entry: impl Fn(PortRangeKey) -> Option<PortValue>,
+) -> Option<PortValue> {
+    (0..=16).rev().find_map(|bits: u32| {
+        let first = u32::from(port) >> (16 - bits) << (16 - bits);
+        let first = u16::try_from(first).expect("a port with bits cleared is a port");
+        entry(PortRangeKey::new(table, protocol, first, bits))
+    })
 }
 
 /// The class of the longest prefix of at most `longest` bits that has an address.

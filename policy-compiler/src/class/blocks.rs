@@ -168,14 +168,15 @@ impl BlockTree {
         // a prefix comes after the one that covers it; IPv4 is not covered by IPv6
         stale.dedup_by(|next, root| root.covers(*next) && Prefix::V4.covers(*root) == Prefix::V4.covers(*next));
         for root in &stale {
-            self.refresh_below(*root, classes, peers, &mut changes);
+            self.refresh_below(*root, &stale, classes, peers, &mut changes);
         }
-        (merge_v4(changes), stale)
+        (changes, stale)
     }
 
     fn refresh_below(
         &mut self,
         root: Prefix,
+        stale: &[Prefix],
         classes: &mut Classes,
         peers: &mut Peers,
         changes: &mut Vec<BlockChange>,
@@ -185,9 +186,11 @@ impl BlockTree {
         let mut around: Vec<(Prefix, ClassId)> = vec![parent.unwrap_or((outside, EVERYBODY))];
         let within = root..=Prefix { bits: root.last_address(), len: 128 };
         let skips_v4 = !Prefix::V4.covers(root);
+        // each node is visited once: this one with what is below it, if that is stale as a whole
+        let skips_v4_itself = skips_v4 && stale.contains(&Prefix::V4);
         let mut empty: Vec<Prefix> = Vec::new();
         for (&prefix, node) in self.nodes.range_mut(within) {
-            if skips_v4 && prefix != Prefix::V4 && Prefix::V4.covers(prefix) {
+            if skips_v4 && Prefix::V4.covers(prefix) && (prefix != Prefix::V4 || skips_v4_itself) {
                 continue;
             }
             while around.len() > 1 && !around[around.len() - 1].0.covers(prefix) {
@@ -223,19 +226,4 @@ impl BlockTree {
             }
         }
     }
-}
-
-/// The node of IPv4 is visited twice where an IPv6 prefix around it and a block of IPv4 change at once.
-fn merge_v4(mut changes: Vec<BlockChange>) -> Vec<BlockChange> {
-    let is_v4 = |change: &BlockChange| change.key == Prefix::V4.key();
-    if let (Some(first), Some(last)) = (changes.iter().position(is_v4), changes.iter().rposition(is_v4))
-        && first != last
-    {
-        let BlockChange { new, new_class, .. } = changes.remove(last);
-        changes[first] = BlockChange { new, new_class, ..changes[first] };
-        if changes[first].old == new {
-            changes.remove(first);
-        }
-    }
-    changes
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     contents::Contents,
-    walk::{Lookup, longest_block},
+    walk::{Lookup, longest_block, longest_port_range},
 };
 
 #[derive(Debug)]
@@ -52,11 +52,7 @@ impl Lookup for Tables {
     }
 
     fn port_range(&self, table: TableId, protocol: u8, port: u16) -> Option<PortValue> {
-        (0..=16).rev().find_map(|bits: u32| {
-            let first = u32::from(port) >> (16 - bits) << (16 - bits);
-            let first = u16::try_from(first).expect("a port with bits cleared is a port");
-            self.port_ranges.get(&PortRangeKey::new(table, protocol, first, bits)).copied()
-        })
+        longest_port_range(table, protocol, port, |key| self.port_ranges.get(&key).copied())
     }
 
     fn row(&self, key: RowKey) -> Option<RowValue> {

@@ -156,20 +156,33 @@ fn a_row_was_lent_to_a_class_that_the_table_comes_to_know() {
     check_cuts([cluster(80, "z", "y"), cluster(443, "y", "z"), cluster(80, "y", "z")]);
 }
 
+/// To this block only, of the excepts nothing.
+fn egress_to_block(cidr: &str, except: &[&str]) -> Event {
+    let net = |text: &str| text.parse().expect("a prefix");
+    let except = except.iter().map(|text| net(text)).collect();
+    let peers = Some(vec![Peer::Block { cidr: net(cidr), except }]);
+    Event::PutPolicy(Policy {
+        name: ObjectName::new("red", "x"),
+        tier: Tier::NetworkPolicy,
+        priority: 0,
+        subject: app("x"),
+        ingress: None,
+        egress: Some(vec![Rule { action: Action::Allow, peers, ports: None }]),
+    })
+}
+
 /// Blocks within excepts that cover them open nothing, and are no entries.
 #[test]
 fn a_block_that_excepts_itself_matches_nobody() {
     for net in ["10.0.0.2/31", "10.0.0.0/8"] {
-        let net: ipnet::IpNet = net.parse().expect("a prefix");
-        let peers = Some(vec![Peer::Block { cidr: net, except: vec![net] }]);
-        let policy = Policy {
-            name: ObjectName::new("red", "x"),
-            tier: Tier::NetworkPolicy,
-            priority: 0,
-            subject: app("x"),
-            ingress: None,
-            egress: Some(vec![Rule { action: Action::Allow, peers, ports: None }]),
-        };
-        check(vec![Event::PutPolicy(policy)], vec![pod("one", "x", None)]);
+        check(vec![egress_to_block(net, &[net])], vec![pod("one", "x", None)]);
     }
+}
+
+/// The entry of IPv4 lies within that of IPv6, and is what changes with either.
+#[test]
+fn all_of_one_family_becomes_all_of_the_other() {
+    let of = |cidr| vec![egress_to_block(cidr, &[]), pod("one", "x", None)];
+    check(of("::/0"), of("0.0.0.0/0"));
+    check(of("0.0.0.0/0"), of("::/0"));
 }
