@@ -7,6 +7,8 @@
 #![no_std]
 #![no_main]
 
+mod runtime;
+
 use core::ptr::{read_unaligned, write_unaligned};
 
 use aya_ebpf::{
@@ -228,13 +230,3 @@ const fn mix(number: u32) -> u32 {
     bits = bits.wrapping_mul(0xc2b2_ae35);
     bits ^ (bits >> 16)
 }
-
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "license")]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -13,6 +13,7 @@ mod hooks;
 mod maps;
 mod packet;
 mod parse;
+mod runtime;
 mod settings;
 mod verdict;
 mod verifier;
@@ -43,13 +44,3 @@ fn note(operation: Operation) {
         unsafe { *count += 1 };
     }
 }
-
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "license")]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

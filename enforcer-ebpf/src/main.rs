@@ -15,6 +15,7 @@ mod hooks;
 mod maps;
 mod packet;
 mod parse;
+mod runtime;
 mod settings;
 mod verdict;
 mod verifier;
@@ -35,13 +36,3 @@ use crate::count::Operation;
 /// Nothing is counted here; `counted.rs` is the same program with it.
 #[inline(always)]
 fn note(_operation: Operation) {}
-
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "license")]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
