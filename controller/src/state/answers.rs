@@ -52,8 +52,8 @@ impl<D: Datapath> State<D> {
         )]
         metrics.epoch.set(self.applier.epoch as f64);
         self.outputs.health.send_if_modified(|told| {
-            let health = Health { source: std::mem::take(&mut told.source), ..health };
-            let changed = Health { source: health.source.clone(), ..std::mem::take(told) } != health;
+            let health = Health { source: told.source.clone(), ..health };
+            let changed = *told != health;
             *told = health;
             changed
         });
