@@ -69,18 +69,18 @@ fn tests(arguments: &Arguments) -> Result<Vec<Trial>> {
     for (name, test) in verifier::TESTS {
         trials.push(trial((*name).to_owned(), move || test(hz)));
     }
-    let shown = trials.len();
+    let mut of_both = |name, test: Box<dyn FnOnce() -> Result<()> + Send>| {
+        trials.push(trial(name, test).with_ignored_flag(!origin));
+    };
     for case in connections::load()? {
         let case = Arc::new(case);
         let same = case.clone();
-        trials.push(trial(format!("connections/{}", case.name), move || connections_of(&case, hz)));
-        trials.push(trial(format!("agree/{}", same.name), move || agree::agree(&same, hz)));
+        of_both(format!("connections/{}", case.name), Box::new(move || connections_of(&case, hz)));
+        of_both(format!("agree/{}", same.name), Box::new(move || agree::agree(&same, hz)));
     }
     for (name, test) in [reuse::TESTS, limits::TESTS, fuzz::TESTS, counts::TESTS].concat() {
-        trials.push(trial(name.to_string(), move || test(hz)));
+        of_both(name.to_string(), Box::new(move || test(hz)));
     }
-    let of_both = trials.split_off(shown);
-    trials.extend(of_both.into_iter().map(|trial| trial.with_ignored_flag(!origin)));
     Ok(trials)
 }
 
