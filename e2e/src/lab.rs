@@ -9,25 +9,32 @@
 
 mod cgroups;
 mod cluster;
+pub mod conformance;
 mod control_plane;
-mod dns;
+pub mod dns;
 mod folder;
 mod images;
+mod kubectl;
 mod machine;
 mod mounts;
 mod network;
 mod node;
 mod pki;
+mod pod;
 mod programs;
+mod proof;
 mod settings;
+pub mod sluice;
 mod template;
 
 pub use cluster::Lab;
 pub(crate) use folder::remove;
 pub use folder::{Folder, KEPT};
 pub use images::build as build_images;
+pub use kubectl::Cluster;
 pub use machine::{Daemon, Machine};
 pub use network::{OUTSIDE_V4, OUTSIDE_V6};
 pub use node::Node;
+pub use pod::Pod;
 pub use programs::{Programs, Suite};
 pub use settings::{Cni, Proxy, Settings};

@@ -5,33 +5,60 @@ use std::{
     fs::{self, File},
     io::BufWriter,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use oci_image::{Archive, Entry, Image};
 
-use crate::toolchain::{Toolchain, output, succeed};
+use crate::toolchain::{Toolchain, succeed};
 
 /// The name in the manifests, as runtimes complete it.
 const NAME: &str = "docker.io/library/sluice-agent";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PROGRAM: &str = "sluice-agent";
 
+/// How the agent is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// As it is released.
+    Release,
+    /// As the tests are built, from the same dependencies: `target/image/sluice-agent-debug.tar`.
+    Debug,
+}
+
+impl Profile {
+    /// The folder below `target` where cargo puts it.
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Debug => "debug",
+        }
+    }
+
+    const fn archive(self) -> &'static str {
+        match self {
+            Self::Release => "sluice-agent.tar",
+            Self::Debug => "sluice-agent-debug.tar",
+        }
+    }
+}
+
 /// Builds the agent and writes its image to `target/image/sluice-agent.tar`; says where that is.
-pub(crate) fn run(toolchain: &Toolchain) -> Result<PathBuf> {
-    let program = build(toolchain)?;
+pub(crate) fn run(toolchain: &Toolchain, profile: Profile) -> Result<PathBuf> {
+    let program = build(toolchain, profile)?;
     let folder = toolchain.root.join("target/image");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    // For those who build the image by the Containerfile.
-    fs::copy(&program, folder.join(PROGRAM)).context("cannot copy the agent")?;
+    if profile == Profile::Release {
+        // For those who build the image by the Containerfile.
+        fs::copy(&program, folder.join(PROGRAM)).context("cannot copy the agent")?;
+    }
     let image = Image {
         names: vec![format!("{NAME}:{VERSION}")],
         entries: vec![Entry::File(PROGRAM.to_owned(), 0o755, program)],
         entrypoint: vec![format!("/{PROGRAM}")],
         ..Image::default()
     };
-    let path = folder.join(format!("{PROGRAM}.tar"));
+    let path = folder.join(profile.archive());
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     let mut archive = Archive::new(BufWriter::new(file))?;
     archive.add(&image)?;
@@ -42,16 +69,18 @@ pub(crate) fn run(toolchain: &Toolchain) -> Result<PathBuf> {
 
 /// The agent, linked with the C library of this system, so that it needs nothing where it runs: the target for musl
 /// would have to be fetched, this one is there wherever Rust is.
-fn build(toolchain: &Toolchain) -> Result<PathBuf> {
-    let version = output(Command::new("rustc").arg("-vV").current_dir(&toolchain.root))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
-    // Named though it is the host's own: what only the build runs is not linked statically then.
+fn build(toolchain: &Toolchain, profile: Profile) -> Result<PathBuf> {
     let mut cargo = toolchain.cargo();
-    cargo.args(["build", "--release", "--package", "controller", "--bin", PROGRAM, "--target", host]);
-    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    cargo.args(["rustc", "--package", "controller", "--bin", PROGRAM]);
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
+    // To the last step alone: how a program is linked is decided there, and by RUSTFLAGS all that it depends on would be
+    // built once more, for eight minutes.
+    cargo.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=debuginfo"]);
     succeed(&mut cargo).context("the agent does not build")?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| toolchain.root.join("target"), PathBuf::from);
-    let program = target.join(host).join("release").join(PROGRAM);
+    let program = target.join(profile.folder()).join(PROGRAM);
     ensure_static(&program)?;
     Ok(program)
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask lab`: installs what the lab needs of this system and hands over to the lab's own program.
+//! `cargo xtask lab` and `cargo xtask conformance`: installs what the lab needs of this system and hands over to the
+//! lab's own programs.
 
 use std::{
     ffi::OsString,
@@ -11,6 +12,7 @@ use nix::unistd::geteuid;
 
 use crate::{
     apt::{self, Suite},
+    image,
     toolchain::{Toolchain, output},
 };
 
@@ -34,14 +36,35 @@ const PROGRAMS: &str = "usr/lib/go-1.24/bin";
 
 /// Runs the lab's program with these arguments; its status is the task's.
 pub(crate) fn run(toolchain: &Toolchain, arguments: &[OsString]) -> Result<ExitCode> {
-    ensure!(geteuid().is_root(), "the lab is made of namespaces, which only root can make: run this with sudo");
+    ensure_root()?;
+    start(toolchain, "sluice-lab", arguments)
+}
+
+/// Runs the upstream suite with these arguments; its status is the task's. On a cluster of one's own, the image is one's
+/// own as well.
+pub(crate) fn conformance(toolchain: &Toolchain, arguments: &[OsString]) -> Result<ExitCode> {
+    let is_help = arguments.iter().any(|argument| argument == "--help" || argument == "-h");
+    let is_lab = !arguments.iter().any(|argument| argument.to_string_lossy().starts_with("--kubeconfig"));
+    if is_lab && !is_help {
+        ensure_root()?;
+        image::run(toolchain, image::Profile::Debug)?;
+    }
+    start(toolchain, "sluice-conformance", arguments)
+}
+
+fn start(toolchain: &Toolchain, program: &str, arguments: &[OsString]) -> Result<ExitCode> {
     let go = prepare()?;
     let mut command = toolchain.cargo();
-    command.args(["run", "--quiet", "--package", "e2e", "--bin", "sluice-lab", "--"]).args(arguments);
+    command.args(["run", "--quiet", "--package", "e2e", "--bin", program, "--"]).args(arguments);
     add_to_path(&mut command, go.as_deref());
     let status = command.status().context("cannot start cargo")?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn ensure_root() -> Result<()> {
+    ensure!(geteuid().is_root(), "the lab is made of namespaces, which only root can make: run this with sudo");
+    Ok(())
 }
 
 /// Installs what is missing. The folder of a Go that isn't in PATH, if that is to be used.

@@ -63,8 +63,18 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// The upstream NetworkPolicy suite with Sluice, on a lab or on the cluster of a kubeconfig. Needs root.
+    #[command(disable_help_flag = true)]
+    Conformance {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Build the agent's image, an archive in OCI layout.
-    Image,
+    Image {
+        /// Of the agent's debug build, as the tests use it.
+        #[arg(long)]
+        debug: bool,
+    },
     /// All tests, where one that can't run is a failure.
     Ci,
 }
@@ -90,7 +100,11 @@ fn run(task: &Task) -> Result<ExitCode> {
     match task {
         Task::Setup | Task::Tidy => Ok(ExitCode::SUCCESS),
         Task::Lab { arguments } => lab::run(&toolchain, arguments),
-        Task::Image => image::run(&toolchain).map(|_| ExitCode::SUCCESS),
+        Task::Conformance { arguments } => lab::conformance(&toolchain, arguments),
+        Task::Image { debug } => {
+            let profile = if *debug { image::Profile::Debug } else { image::Profile::Release };
+            image::run(&toolchain, profile).map(|_| ExitCode::SUCCESS)
+        }
         Task::Demo => demo::run(&toolchain),
         Task::Test { classes } => test::run(&toolchain, classes, test::Skipping::Allowed),
         Task::Ci => test::run(&toolchain, &[], test::Skipping::Fails),

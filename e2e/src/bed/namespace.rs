@@ -20,12 +20,12 @@ use nix::{
 
 use super::registry::{Lease, NAMESPACES, Resource, is_root, unique_name};
 
-/// A network namespace; removed, with the processes in it, when dropped.
+/// A network namespace; removed, with the processes in it, when dropped, if it was made here.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
     entrance: Entrance,
-    _lease: Lease,
+    _lease: Option<Lease>,
 }
 
 /// A way into a namespace that a thread may take with it.
@@ -75,7 +75,7 @@ impl Namespace {
                 .with_context(|| format!("cannot mount the namespace at {}", path.display()))
         })?;
         let handle = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        let namespace = Self { name, entrance: Entrance(handle), _lease: lease };
+        let namespace = Self { name, entrance: Entrance(handle), _lease: Some(lease) };
         for conf in ["all", "default"] {
             namespace.sysctl(&format!("ipv6/conf/{conf}/accept_dad"), "0")?;
             namespace.sysctl(&format!("ipv6/conf/{conf}/disable_ipv6"), "0")?;
@@ -88,7 +88,17 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Its name, which starts with `sluice-`.
+    /// The one that a process is in, which is somebody else's: it has no file, and goes when its owner lets it go.
+    ///
+    /// # Errors
+    /// If there is no such process.
+    pub fn of_process(name: &str, pid: i32) -> Result<Self> {
+        let path = format!("/proc/{pid}/ns/net");
+        let handle = File::open(&path).with_context(|| format!("cannot open {path}, of {name}"))?;
+        Ok(Self { name: name.to_owned(), entrance: Entrance(handle), _lease: None })
+    }
+
+    /// Its name, which starts with `sluice-` if it was made here.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

@@ -4,12 +4,12 @@
 use std::{
     ffi::OsString,
     os::unix::process::ExitStatusExt as _,
-    process::{Command, ExitCode},
+    process::{Child, Command, ExitCode},
 };
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
-use e2e::lab::{Cni, Folder, Lab, Machine, Programs, Proxy, Settings, Suite, build_images};
+use e2e::lab::{Cni, Folder, Lab, Programs, Proxy, Settings, Suite, build_images};
 
 /// A real Kubernetes cluster on this machine, in namespaces.
 #[derive(Parser)]
@@ -96,12 +96,14 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Status => status()?,
         Task::Kubectl { arguments } => {
             let lab = the_lab()?;
-            return enter(lab.control(), lab.kubectl_command().args(arguments));
+            let mut kubectl = lab.cluster().kubectl_command();
+            return conclude(lab.cluster().spawn(kubectl.args(arguments))?);
         }
         Task::Exec { machine, command } => {
             let lab = the_lab()?;
             let (program, arguments) = command.split_first().context("no command is given")?;
-            return enter(lab.machine(&machine)?, Command::new(program).args(arguments).env("PATH", lab.path()));
+            let mut command = Command::new(program);
+            return conclude(lab.machine(&machine)?.spawn(command.args(arguments).env("PATH", lab.path()))?);
         }
         Task::Import { archive } => the_lab()?.import(&archive)?,
     }
@@ -125,9 +127,9 @@ fn the_lab() -> Result<Lab> {
     Lab::kept()?.context("there is no lab: `cargo xtask lab up` brings one up")
 }
 
-/// Runs a command with this terminal; its status is this program's.
-fn enter(machine: &Machine, command: &mut Command) -> Result<ExitCode> {
-    let status = machine.spawn(command)?.wait().context("cannot wait for the command")?;
+/// Waits for a command that has this terminal; its status is this program's.
+fn conclude(mut command: Child) -> Result<ExitCode> {
+    let status = command.wait().context("cannot wait for the command")?;
     // As shells tell the signal that ended a command.
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))

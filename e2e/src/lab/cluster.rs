@@ -4,8 +4,7 @@ use std::{
     fmt::Display,
     fs,
     io::Write as _,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -18,6 +17,7 @@ use super::{
     dns,
     folder::Folder,
     images,
+    kubectl::Cluster,
     machine::Machine,
     network::{self, DNS_SERVICE, OUTSIDE_V4, OUTSIDE_V6, Plan},
     node::Node,
@@ -39,6 +39,7 @@ const CONTROL: &str = "control";
 pub struct Lab {
     control: Machine,
     nodes: Vec<Node>,
+    cluster: Cluster,
     programs: Programs,
     folder: Folder,
 }
@@ -82,7 +83,8 @@ impl Lab {
             nodes.push(Node::new(machine, plan, programs.clone(), folder.path().to_owned()));
         }
         let control = control.context("the lab's control plane has ended: `cargo xtask lab down` removes the rest")?;
-        Ok(Some(Self { control, nodes, programs, folder }))
+        let cluster = Cluster::of_lab(&programs, folder.path().join("pki/admin.kubeconfig"), control.clone());
+        Ok(Some(Self { control, nodes, cluster, programs, folder }))
     }
 
     fn start(settings: &Settings, folder: impl FnOnce() -> Result<Folder>) -> Result<Self> {
@@ -107,7 +109,8 @@ impl Lab {
         }
         clock.lap("machines and links are there");
 
-        let lab = Self { control, nodes, programs, folder };
+        let cluster = Cluster::of_lab(&programs, kubeconfig.clone(), control.clone());
+        let lab = Self { control, nodes, cluster, programs, folder };
         let plane =
             ControlPlane { machine: &lab.control, programs: &lab.programs, pki: &pki, folder: lab.folder.path() };
         let api = plane.start_api()?;
@@ -142,10 +145,10 @@ impl Lab {
         Ok(lab)
     }
 
-    /// A kubeconfig of an administrator. Its server is reached from the lab's machines only: see [`Self::control`].
+    /// The cluster as its administrator has it.
     #[must_use]
-    pub fn kubeconfig(&self) -> PathBuf {
-        self.folder.path().join("pki/admin.kubeconfig")
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     /// The machine of the control plane, which is also the outside of the cluster.
@@ -184,20 +187,12 @@ impl Lab {
         self.programs.path()
     }
 
-    /// A kubectl that talks to the cluster as its administrator once it is started on [`Self::control`].
-    #[must_use]
-    pub fn kubectl_command(&self) -> Command {
-        let mut command = Command::new(self.programs.kubectl());
-        command.env("KUBECONFIG", self.kubeconfig());
-        command
-    }
-
     /// What kubectl prints.
     ///
     /// # Errors
     /// With what it printed, if it fails.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        self.control.output(self.kubectl_command().args(arguments))
+        self.cluster.kubectl(arguments)
     }
 
     /// Creates or changes objects; `manifests` is YAML or JSON.
@@ -205,22 +200,7 @@ impl Lab {
     /// # Errors
     /// With what the API server says.
     pub fn apply(&self, manifests: &str) -> Result<()> {
-        let mut kubectl = self.kubectl_command();
-        kubectl.args(["apply", "--server-side", "--filename", "-"]);
-        self.control.output_of(&mut kubectl, manifests).map(drop)
-    }
-
-    /// Creates a namespace, and waits until it has what every pod needs: its ServiceAccount and the authority's
-    /// certificate, which controllers add.
-    ///
-    /// # Errors
-    /// With what the API server says.
-    pub fn create_namespace(&self, name: &str) -> Result<()> {
-        self.kubectl(&["create", "namespace", name])?;
-        for object in ["serviceaccount/default", "configmap/kube-root-ca.crt"] {
-            self.kubectl(&["wait", object, "--namespace", name, "--for=create", "--timeout=30s"])?;
-        }
-        Ok(())
+        self.cluster.apply(manifests)
     }
 
     /// Gives every node the images of an archive, from anywhere.
@@ -246,8 +226,8 @@ impl Lab {
     fn apply_objects(&self) -> Result<()> {
         let nodes: Vec<_> = self.nodes.iter().map(Node::object).collect();
         let nodes = json!({"apiVersion": "v1", "kind": "List", "items": nodes});
-        let mut create = self.kubectl_command();
-        self.control.output_of(create.args(["create", "--filename", "-"]), &nodes.to_string())?;
+        let mut create = self.cluster.kubectl_command();
+        self.cluster.output(create.args(["create", "--filename", "-"]), &nodes.to_string())?;
         let image = images::coredns()?;
         let [v4, v6] = DNS_SERVICE.map(|address| address.to_string());
         let outside = (OUTSIDE_V4.to_string(), OUTSIDE_V6.to_string());
@@ -271,7 +251,7 @@ impl Lab {
         let deadline = Instant::now() + PATIENCE;
         for node in &self.nodes {
             for server in DNS_SERVICE {
-                while let Err(error) = dns::ask(node.machine(), server, "kubernetes.default.svc.cluster.local") {
+                while let Err(error) = node.machine().run(|| dns::ask(server, "kubernetes.default.svc.cluster.local")) {
                     if Instant::now() > deadline {
                         return Err(error).with_context(|| format!("no DNS on {}", node.name()));
                     }

@@ -7,24 +7,21 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::machine::Machine;
+pub use super::network::DNS_SERVICE as SERVICE;
 
-/// How many A records `server` has for `name` when asked from `machine`.
+/// How many A records `server` has for `name` when asked from the calling thread's network.
 ///
 /// # Errors
 /// If there is no answer within a second, or it is an error.
-pub(super) fn ask(machine: &Machine, server: IpAddr, name: &str) -> Result<u16> {
-    let question = question(name)?;
-    let answer = machine.run(|| {
-        let here: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        let socket = UdpSocket::bind(here).context("cannot open a socket")?;
-        socket.set_read_timeout(Some(Duration::from_secs(1))).context("cannot set a time-out")?;
-        socket.connect((server, 53)).with_context(|| format!("cannot reach {server}"))?;
-        socket.send(&question).with_context(|| format!("cannot ask {server}"))?;
-        let mut answer = [0; 512];
-        let length = socket.recv(&mut answer).with_context(|| format!("no answer from {server}"))?;
-        Ok(answer[..length].to_vec())
-    })?;
+pub fn ask(server: IpAddr, name: &str) -> Result<u16> {
+    let here: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = UdpSocket::bind(here).context("cannot open a socket")?;
+    socket.set_read_timeout(Some(Duration::from_secs(1))).context("cannot set a time-out")?;
+    socket.connect((server, 53)).with_context(|| format!("cannot reach {server}"))?;
+    socket.send(&question(name)?).with_context(|| format!("cannot ask {server}"))?;
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer).with_context(|| format!("no answer from {server}"))?;
+    let answer = &answer[..length];
     ensure!(answer.len() >= 12, "{server} answers with {} bytes", answer.len());
     let code = answer[3] & 0x0f;
     ensure!(code == 0, "{server} answers with code {code} (RFC 1035, 4.1.1)");

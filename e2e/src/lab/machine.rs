@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::{
     errno::Errno,
     sched::{CloneFlags, setns, unshare},
@@ -24,7 +24,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::mounts;
+use super::{kubectl::output, mounts};
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -32,7 +32,7 @@ const POLL: Duration = Duration::from_millis(20);
 const RECORDS: &str = "machines";
 
 /// A machine that runs. Dropping it doesn't end it: the lab's folder does.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Machine {
     name: String,
     init: Init,
@@ -139,6 +139,15 @@ impl Machine {
         })
     }
 
+    /// Starts a command in its network namespace, with the files and process numbers of this process.
+    ///
+    /// # Errors
+    /// If the machine has ended, or there is no such program.
+    pub fn spawn_in_network(&self, command: &mut Command) -> Result<Child> {
+        let program = program(command);
+        self.run(|| command.spawn().with_context(|| format!("cannot start {program}")))
+    }
+
     /// What a command prints.
     ///
     /// # Errors
@@ -154,18 +163,7 @@ impl Machine {
     pub fn output_of(&self, command: &mut Command, input: &str) -> Result<String> {
         let program = program(command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = self.spawn(command)?;
-        let mut stdin = child.stdin.take().context("stdin was asked for")?;
-        // It may fail before it has read everything; what it says then is the error that counts.
-        let _ = stdin.write_all(input.as_bytes());
-        drop(stdin);
-        let output = child.wait_with_output().with_context(|| format!("cannot wait for {program}"))?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        if !output.status.success() {
-            let errors = String::from_utf8_lossy(&output.stderr);
-            bail!("{program} failed on {} ({}): {}{}", self.name, output.status, said, errors.trim());
-        }
-        Ok(said)
+        output(self.spawn(command)?, input).with_context(|| format!("{program} failed on {}", self.name))
     }
 
     /// Starts a program that goes on when this process ends; what it prints is added to the file `log`.

@@ -24,7 +24,7 @@ pub(super) const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:10:96::/112";
 /// The first of [`SERVICE_RANGES`], which the API server gives itself.
 pub(super) const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// The addresses of CoreDNS.
-pub(super) const DNS_SERVICE: [IpAddr; 2] =
+pub const DNS_SERVICE: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0x10))];
 
 /// The addresses of a node and its pods.

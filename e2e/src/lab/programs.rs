@@ -126,6 +126,14 @@ impl Programs {
         })
     }
 
+    /// kubectl by itself, for a cluster that is there; it is built with the rest of Kubernetes.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(super) fn get_kubectl() -> Result<PathBuf> {
+        Ok(Go::find()?.build(&KUBERNETES)?.join("kubectl"))
+    }
+
     /// Notes in a lab's folder which these are.
     pub(super) fn save(&self, folder: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).context("paths are text")?;

@@ -1,0 +1,119 @@
+//! A pod's first packets: under a policy that denies them, none leaves it.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd as _,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::lab::{Lab, OUTSIDE_V4, OUTSIDE_V6, Pod};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, socket};
+use serde_json::{Value, json};
+
+use crate::scene::{BUSYBOX, Scene, policy, with_container};
+
+/// Pods that send from their first instant, half of them under a policy that denies it. A receiver outside counts whose
+/// packets it gets.
+pub(crate) fn no_early_packet(lab: &Lab) -> Result<()> {
+    const EACH: usize = 10;
+    let mut scene = Scene::open(lab, "birth")?;
+    let deny = policy("deny", json!({"podSelector": {"matchLabels": {"may": "not"}}, "policyTypes": ["Egress"]}));
+    scene.apply(&[deny])?;
+    let receivers = [receiver(lab, OUTSIDE_V4.into())?, receiver(lab, OUTSIDE_V6.into())?];
+    let names: Vec<(String, bool)> =
+        (0..EACH).flat_map(|n| [(format!("free-{n}"), true), (format!("shut-{n}"), false)]).collect();
+    let pods: Vec<Value> = names
+        .iter()
+        .enumerate()
+        .map(|(n, (name, may))| sender(name, &format!("n{}", n / 2 % lab.nodes().len() + 1), *may))
+        .collect();
+    let heard = Heard::default();
+    thread::scope(|scope| {
+        let listening = receivers.each_ref().map(|receiver| scope.spawn(|| heard.listen(receiver)));
+        // Everybody who may is heard; those who may not have been sending for as long.
+        let result = scene.add(&pods).and_then(|()| heard.await_all(&lab.pods(scene.name(), "may=yes")?));
+        heard.done.store(true, Ordering::Relaxed);
+        for thread in listening {
+            thread.join().map_err(|_| anyhow::anyhow!("a receiver panicked"))?;
+        }
+        result
+    })?;
+    for pod in lab.pods(scene.name(), "may=not")? {
+        for address in pod.addresses() {
+            let packets = heard.from(*address);
+            ensure!(packets == 0, "{packets} packets of {}, {address}, got through", pod.name());
+        }
+    }
+    Ok(())
+}
+
+/// Packets by their senders.
+#[derive(Default)]
+struct Heard {
+    counts: Mutex<BTreeMap<IpAddr, usize>>,
+    done: AtomicBool,
+}
+
+impl Heard {
+    fn listen(&self, receiver: &UdpSocket) {
+        let mut packet = [0; 128];
+        while !self.done.load(Ordering::Relaxed) {
+            if let Ok((_, from)) = receiver.recv_from(&mut packet) {
+                *self.counts().entry(from.ip().to_canonical()).or_default() += 1;
+            }
+        }
+    }
+
+    fn from(&self, address: IpAddr) -> usize {
+        self.counts().get(&address).copied().unwrap_or(0)
+    }
+
+    /// Until each pod has been heard often enough at each of its addresses.
+    fn await_all(&self, pods: &[Pod]) -> Result<()> {
+        const ENOUGH: usize = 50;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        for pod in pods {
+            for address in pod.addresses() {
+                while self.from(*address) < ENOUGH {
+                    let packets = self.from(*address);
+                    ensure!(Instant::now() < deadline, "only {packets} packets of {} at {address}", pod.name());
+                    thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Hears every ICMP packet that comes to an address outside of the cluster.
+fn receiver(lab: &Lab, at: IpAddr) -> Result<UdpSocket> {
+    let (family, protocol) = match at {
+        IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp),
+        IpAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6),
+    };
+    let socket = lab.control().run(|| {
+        let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).context("no raw socket")?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(at, 0))).context("cannot bind it")?;
+        Ok(UdpSocket::from(socket))
+    })?;
+    socket.set_read_timeout(Some(Duration::from_millis(500))).context("cannot set a time-out")?;
+    Ok(socket)
+}
+
+/// A pod that sends from its first instant, in both families: echo requests, two hundred a second.
+fn sender(name: &str, node: &str, may: bool) -> Value {
+    let script = format!("ping -q -i 0.005 {OUTSIDE_V4} & exec ping -q -i 0.005 {OUTSIDE_V6}");
+    let container = json!({"name": "sender", "image": BUSYBOX, "command": ["sh", "-c", script]});
+    with_container(name, node, &json!({"may": if may { "yes" } else { "not" }}), container)
+}
