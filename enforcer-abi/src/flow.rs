@@ -45,7 +45,7 @@ pub enum FlowState {
 pub struct FlowValue {
     /// The pod's own address in this connection. A packet of this key with another pod address is not of this flow.
     pub pod: Address,
-    /// The epoch in which it was judged, read before the tables were.
+    /// The epoch of its interface in which it was judged, read before the tables were.
     pub epoch: u64,
     /// `bpf_jiffies64` of the last packet, cut to 32 bits; at least as coarse as a second.
     pub last_seen: u32,
@@ -57,6 +57,18 @@ pub struct FlowValue {
     pub state: u8,
     /// TCP: which ends have sent FIN, bit 0 the ingress one (the remote), bit 1 the egress one (the pod). 0 otherwise.
     pub fins: u8,
+}
+
+/// The length of `EPOCHS`, a power of two: many more than a node has pods.
+pub const EPOCH_CELLS: u32 = 4096;
+
+/// Where `EPOCHS` has the epoch of an interface. Others that share it are judged again for nothing, which harms nobody;
+/// interface indexes are given out one after the other, so there are hardly any. By the interface and not by something
+/// of its pod's, because the packet program reads the epoch first of all (see [`FlowValue::epoch`]), and all that it knows
+/// then is the interface.
+#[must_use]
+pub const fn epoch_cell(ifindex: u32) -> u32 {
+    ifindex % EPOCH_CELLS
 }
 
 /// Key of `FRAGMENTS`: the fragments of one packet (RFC 791, RFC 8200).
@@ -96,4 +108,5 @@ const _: () = {
     assert!(size_of::<FlowValue>() == 32);
     assert!(size_of::<FragmentKey>() == 44);
     assert!(size_of::<FragmentValue>() == 16);
+    assert!(EPOCH_CELLS.is_power_of_two());
 };

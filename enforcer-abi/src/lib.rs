@@ -18,7 +18,7 @@ mod user;
 
 pub use address::Address;
 pub use event::{Event, EventBudget, EventKind};
-pub use flow::{FlowKey, FlowState, FlowValue, FragmentKey, FragmentValue};
+pub use flow::{EPOCH_CELLS, FlowKey, FlowState, FlowValue, FragmentKey, FragmentValue, epoch_cell};
 pub use op::Op;
 pub use pod::{Counters, PodEntry, PodFlags};
 pub use settings::{Settings, SourceCheck, Timeouts};
@@ -28,7 +28,7 @@ pub use table::{
 };
 
 /// The version of every layout in this crate. Maps of another version live in another pin folder and are never read.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// The direction of a packet as the policy API names it, seen from the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

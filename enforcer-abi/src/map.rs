@@ -22,8 +22,9 @@ pub const OPENINGS: &str = "OPENINGS";
 pub const PREVIOUS_FLOWS: &str = "PREVIOUS_FLOWS";
 /// LRU hash: [`crate::FragmentKey`] to [`crate::FragmentValue`].
 pub const FRAGMENTS: &str = "FRAGMENTS";
-/// Array of one `u64`.
-pub const EPOCH: &str = "EPOCH";
+/// Array of [`crate::EPOCH_CELLS`] `u64`, by [`crate::epoch_cell`]: the epoch in which the flows of an interface have to
+/// be judged.
+pub const EPOCHS: &str = "EPOCHS";
 /// Array, per CPU: [`crate::Counters`] by [`crate::PodEntry::slot`].
 pub const COUNTERS: &str = "COUNTERS";
 /// Array of one [`crate::EventBudget`], per CPU.

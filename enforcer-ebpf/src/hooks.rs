@@ -48,7 +48,7 @@ fn enforce<const EGRESS: bool>(context: &TcContext) -> Verdict {
 fn follows<const EGRESS: bool>(frame: Frame, packet: &mut MaybeUninit<Packet>) -> bool {
     let direction = if EGRESS { Direction::Egress } else { Direction::Ingress };
     // The epoch comes before anything that it vouches for.
-    let packet = packet.write(Packet::new(frame, direction, maps::epoch(), maps::now()));
+    let packet = packet.write(Packet::new(frame, direction, maps::epoch(frame.ifindex()), maps::now()));
     parse::parse(frame, direction, packet);
     if packet.may_follow && flow::follows(frame, direction, packet) {
         return true;

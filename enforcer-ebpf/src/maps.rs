@@ -11,8 +11,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use enforcer_abi::{
-    Address, ClassId, Counters, EventBudget, FlowKey, FlowValue, FragmentKey, FragmentValue, FrontEndKey,
-    FrontEndValue, PeerValue, PodEntry, PortKey, PortValue, RowKey, RowValue,
+    Address, ClassId, Counters, EPOCH_CELLS, EventBudget, FlowKey, FlowValue, FragmentKey, FragmentValue, FrontEndKey,
+    FrontEndValue, PeerValue, PodEntry, PortKey, PortValue, RowKey, RowValue, epoch_cell,
 };
 
 use crate::count::Counted;
@@ -50,7 +50,7 @@ pub(crate) static PREVIOUS_FLOWS: Counted<LruHashMap<FlowKey, FlowValue>> =
 pub(crate) static FRAGMENTS: Counted<LruHashMap<FragmentKey, FragmentValue>> =
     Counted(LruHashMap::with_max_entries(8192, 0));
 #[map]
-static EPOCH: Array<u64> = Array::with_max_entries(1, 0);
+static EPOCHS: Array<u64> = Array::with_max_entries(EPOCH_CELLS, 0);
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1024, 0);
 #[map]
@@ -67,11 +67,11 @@ pub(crate) static NODE_INTERFACES: Counted<HashMap<u32, u32>> =
 pub(crate) static ENDPOINTS: Counted<HashMap<Address, u32>> =
     Counted(HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC));
 
-/// The epoch of the tables.
+/// The epoch of an interface.
 #[inline(always)]
-pub(crate) fn epoch() -> u64 {
+pub(crate) fn epoch(ifindex: u32) -> u64 {
     // SAFETY: a `u64` of an array, which never goes away; volatile, because user space writes it.
-    EPOCH.get_ptr(0).map_or(0, |epoch| unsafe { core::ptr::read_volatile(epoch) })
+    EPOCHS.get_ptr(epoch_cell(ifindex)).map_or(0, |epoch| unsafe { core::ptr::read_volatile(epoch) })
 }
 
 /// `bpf_jiffies64`.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use enforcer_abi::{Address, Counters, EventBudget, FlowKey, FlowValue, Op, PodEntry, Settings, map};
+use enforcer_abi::{Address, Counters, EventBudget, FlowKey, FlowValue, Op, PodEntry, Settings, epoch_cell, map};
 use thiserror::Error;
 
 use crate::{
@@ -71,7 +71,8 @@ pub struct Enforcer {
     pub(crate) no_growth_before: Option<Instant>,
     pub(crate) no_forced_growth_before: Option<Instant>,
     pub(crate) netlink: Netlink,
-    pub(crate) epoch_map: Map<u32, u64>,
+    pub(crate) epochs: Map<u32, u64>,
+    /// The newest of them.
     pub(crate) epoch: u64,
     pub(crate) budget: PerCpuMap<EventBudget>,
 }
@@ -184,12 +185,15 @@ impl Enforcer {
         }
     }
 
-    /// Makes every flow that was judged before be judged again by its next packet. Returns the new epoch.
-    pub fn raise_epoch(&mut self) -> Result<u64, TableError> {
-        let epoch = self.epoch.wrapping_add(1);
-        self.epoch_map.set(&0, &epoch).map_err(|source| TableError::Write { map: map::EPOCH, source })?;
-        self.epoch = epoch;
-        Ok(epoch)
+    /// Makes every flow of these interfaces that was judged before be judged again by its next packet. Returns the new
+    /// epoch, a number that no interface has had.
+    pub fn raise_epoch(&mut self, interfaces: &[u32]) -> Result<u64, TableError> {
+        self.epoch = self.epoch.wrapping_add(1);
+        for &ifindex in interfaces {
+            let written = self.epochs.set(&epoch_cell(ifindex), &self.epoch);
+            written.map_err(|source| TableError::Write { map: map::EPOCHS, source })?;
+        }
+        Ok(self.epoch)
     }
 
     /// Waits until no packet is being judged by what was there before the last writes, a few milliseconds: to be
@@ -241,7 +245,7 @@ impl Enforcer {
         self.clock
     }
 
-    /// The epoch.
+    /// The newest epoch.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch

@@ -122,7 +122,7 @@ pub(crate) const MAPS: [MapSpec; 18] = {
         spec(map::OPENINGS, LRU_HASH, size_of::<FlowKey>(), size_of::<FlowValue>()),
         spec(map::PREVIOUS_FLOWS, LRU_HASH, size_of::<FlowKey>(), size_of::<FlowValue>()),
         spec(map::FRAGMENTS, LRU_HASH, size_of::<FragmentKey>(), size_of::<FragmentValue>()),
-        spec(map::EPOCH, ARRAY, 4, 8),
+        spec(map::EPOCHS, ARRAY, 4, 8),
         spec(map::COUNTERS, PER_CPU_ARRAY, 4, size_of::<Counters>()),
         spec(map::EVENT_BUDGET, PER_CPU_ARRAY, 4, size_of::<EventBudget>()),
         spec(map::EVENTS, RING_BUFFER, 0, 0),

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use enforcer_abi::{Settings, map};
+use enforcer_abi::{EPOCH_CELLS, Settings, map};
 use thiserror::Error;
 
 use crate::{
@@ -154,8 +154,11 @@ impl Enforcer {
         let tables = Tables::open(&pins)?;
         let pods = tables.contents()?.pods;
         let slots = Slots::open(&pins, map::COUNTERS, &pods).map_err(TableError::read(map::COUNTERS))?;
-        let epoch_map = Map::<u32, u64>::open(&pins.object(map::EPOCH)).map_err(TableError::read(map::EPOCH))?;
-        let epoch = epoch_map.get(&0).map_err(TableError::read(map::EPOCH))?.unwrap_or(0);
+        let epochs = Map::<u32, u64>::open(&pins.object(map::EPOCHS)).map_err(TableError::read(map::EPOCHS))?;
+        let mut epoch = 0;
+        for cell in 0..EPOCH_CELLS {
+            epoch = epoch.max(epochs.get(&cell).map_err(TableError::read(map::EPOCHS))?.unwrap_or(0));
+        }
         let budget = PerCpuMap::open(&pins.object(map::EVENT_BUDGET)).map_err(TableError::read(map::EVENT_BUDGET))?;
         let grace = GracePeriod::new()
             .map_err(|source| OpenError::Refused { action: "make the maps of the grace period", source })?;
@@ -173,7 +176,7 @@ impl Enforcer {
             no_growth_before: None,
             no_forced_growth_before: None,
             netlink,
-            epoch_map,
+            epochs,
             epoch,
             budget,
         })

@@ -2,8 +2,8 @@
 //! [`Pins::open`].
 //!
 //! ```text
-//! <pin-dir>/v1/<MAP>              maps, `<MAP>-next` while a larger one is being filled
-//! <pin-dir>/v1/sluice_to_pod      programs, for whoever attaches one without an agent
+//! <pin-dir>/v2/<MAP>              maps, `<MAP>-next` while a larger one is being filled
+//! <pin-dir>/v2/sluice_to_pod      programs, for whoever attaches one without an agent
 //! <pin-dir>/links/<ifindex>-to    TCX links, `to` the pod and `from` it
 //! ```
 

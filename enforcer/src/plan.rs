@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use enforcer_abi::{FlowKey, FlowValue, map};
+use enforcer_abi::{EPOCH_CELLS, FlowKey, FlowValue, map};
 
 use crate::{
     object::{self, MAPS, MapPlan},
@@ -77,7 +77,8 @@ impl MapSizes {
             map::EVENTS => self.event_bytes,
             map::NODE_ADDRESSES => 256,
             map::NODE_INTERFACES => 64,
-            // EPOCH, EVENT_BUDGET; PREVIOUS_FLOWS where it isn't used
+            map::EPOCHS => EPOCH_CELLS,
+            // EVENT_BUDGET; PREVIOUS_FLOWS where it isn't used
             _ => 1,
         }
     }

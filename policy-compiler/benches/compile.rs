@@ -167,7 +167,7 @@ fn operations(changes: &Changes) -> usize {
     let count = |step: &Step| match step {
         Step::Write(ops) | Step::Free(ops) => ops.len(),
         Step::Pods(updates) => updates.len(),
-        Step::RaiseEpoch => 0,
+        Step::RaiseEpoch(_) => 0,
     };
     changes.steps.iter().map(count).sum()
 }

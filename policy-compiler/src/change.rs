@@ -33,8 +33,9 @@ pub enum Step {
     Write(Vec<Op>),
     /// The pods of this node whose entry changes: one atomic update each.
     Pods(Vec<PodUpdate>),
-    /// Something may have been revoked: flows that were judged before are judged again.
-    RaiseEpoch,
+    /// What these pods are allowed may have shrunk: flows of theirs that were judged before are judged again. UIDs, in
+    /// order.
+    RaiseEpoch(Vec<Arc<str>>),
     /// Removal of what no pod uses any more. To be carried out a grace period after the steps before it.
     Free(Vec<Op>),
 }

@@ -69,7 +69,7 @@ impl Contents {
             match step {
                 Step::Write(ops) | Step::Free(ops) => ops.iter().for_each(|op| self.apply(op)),
                 Step::Pods(updates) => updates.iter().for_each(|update| self.apply_pod(update)),
-                Step::RaiseEpoch => {}
+                Step::RaiseEpoch(_) => {}
             }
         }
     }

@@ -36,12 +36,12 @@ pub fn plan(old: &Contents, new: &Contents) -> Vec<Step> {
     });
     delta.endpoints_in.extend(new.endpoints.difference(&old.endpoints));
     delta.endpoints_out.extend(old.endpoints.difference(&new.endpoints));
-    let mut steps = steps(&delta, &before, &after);
-    let changes_verdicts = |step: &Step| matches!(step, Step::Write(_) | Step::Pods(_));
     // what may have been revoked is not looked into: a plan is made once in an agent's life
-    if steps.iter().any(changes_verdicts) && !steps.contains(&Step::RaiseEpoch) {
-        let place = steps.iter().rposition(changes_verdicts).map_or(0, |place| place + 1);
-        steps.insert(place, Step::RaiseEpoch);
+    delta.revoked.extend(new.pods.keys().filter(|uid| old.pods.contains_key(*uid)).cloned());
+    let mut steps = steps(&delta, &before, &after);
+    if matches!(steps[..], [Step::RaiseEpoch(_)] | [Step::RaiseEpoch(_), Step::Free(_)]) {
+        // no verdict has changed
+        steps.remove(0);
     }
     if !relics.is_empty() {
         steps.insert(0, Step::Write(relics));

@@ -186,31 +186,44 @@ impl<D: Datapath> Applier<D> {
         frees.into_iter().chain(self.retry.map(|(at, _)| at)).min()
     }
 
-    /// All flows are judged again.
-    pub(super) fn raise_epoch(&mut self) {
-        match self.datapath.raise_epoch() {
+    /// All flows that there are, whosever, are judged again.
+    pub(super) fn raise_every_epoch(&mut self) {
+        let interfaces: Vec<u32> = self.interfaces.keys().copied().collect();
+        self.raise_epoch(&interfaces);
+    }
+
+    /// All flows of these pods are judged again.
+    fn raise_epoch_of<'a>(&mut self, uids: impl IntoIterator<Item = &'a Arc<str>>) {
+        // one without an interface has no flows
+        let interfaces: Vec<u32> = uids.into_iter().filter_map(|uid| self.binder.interface_of(uid)).collect();
+        self.raise_epoch(&interfaces);
+    }
+
+    fn raise_epoch(&mut self, interfaces: &[u32]) {
+        match self.datapath.raise_epoch(interfaces) {
             Ok(epoch) => self.epoch = epoch,
             Err(fault) => self.note(&fault, "raise the epoch"),
         }
     }
 
     /// Closes whom a failure concerns, opens whom it no longer concerns. `before` is who was closed.
-    fn close_and_open(&mut self, before: &BTreeSet<String>, now: Instant) {
+    fn close_and_open(&mut self, before: &BTreeMap<u32, String>, now: Instant) {
         self.concern = self.failures.concern();
         if !before.is_empty() || !self.failures.is_empty() {
             for index in self.interfaces.keys().copied().collect::<Vec<_>>() {
                 self.refresh(index);
             }
             let after = self.closed();
-            for pod in after.difference(before) {
-                tracing::error!("{pod} is closed until its policies can be programmed");
+            let closed: Vec<u32> = after.keys().filter(|index| !before.contains_key(index)).copied().collect();
+            for index in &closed {
+                tracing::error!("{} is closed until its policies can be programmed", after[index]);
             }
-            for pod in before.difference(&after) {
+            for (_, pod) in before.iter().filter(|(index, _)| !after.contains_key(index)) {
                 tracing::info!("{pod} is no longer closed");
             }
-            if !after.is_subset(before) {
+            if !closed.is_empty() {
                 // what is established is judged by what can't be told any more
-                self.raise_epoch();
+                self.raise_epoch(&closed);
             }
         }
         self.plan_retry(now);
@@ -263,11 +276,14 @@ impl<D: Datapath> Applier<D> {
     fn enforce(&mut self, index: u32, wanted: PodEntry) {
         let Some(interface) = self.interfaces.get_mut(&index) else { return };
         let mut faults = Vec::new();
-        let mut changes_hands = false;
+        let mut ends_judgements = false;
         if interface.written != Some(wanted) {
             match self.datapath.put_pod(wanted) {
                 Ok(()) => {
-                    changes_hands = interface.written.is_some_and(|before| is_another_pod(&before, &wanted));
+                    // one that comes late was missed by the raise that it should have come before
+                    let is_late = interface.write_fault.is_some();
+                    ends_judgements =
+                        interface.written.is_some_and(|before| is_late || is_another_pod(&before, &wanted));
                     (interface.written, interface.write_fault) = (Some(wanted), None);
                 }
                 Err(fault) => {
@@ -293,8 +309,8 @@ impl<D: Datapath> Applier<D> {
         for (action, fault) in faults {
             self.note(&fault, action);
         }
-        if changes_hands {
-            self.raise_epoch();
+        if ends_judgements {
+            self.raise_epoch(&[index]);
         }
     }
 
@@ -325,18 +341,19 @@ impl<D: Datapath> Applier<D> {
             self.note(&fault, action);
         }
         if ends_flows {
-            self.raise_epoch();
+            self.raise_epoch(&[index]);
         }
     }
 
-    /// The pods that are closed, by name.
-    pub(super) fn closed(&self) -> BTreeSet<String> {
+    /// The pods that are closed: their names by their interfaces.
+    pub(super) fn closed(&self) -> BTreeMap<u32, String> {
         const CLOSED: u32 = PodFlags::INGRESS_CLOSED | PodFlags::EGRESS_CLOSED;
-        let is_closed = |uid: &str| {
-            let written = self.binder.interface_of(uid).and_then(|index| self.interfaces.get(&index)?.written);
-            written.is_some_and(|entry| entry.flags & CLOSED != 0)
+        let closed = |pod: &PodTables| {
+            let index = self.binder.interface_of(&pod.uid)?;
+            let written = self.interfaces.get(&index)?.written?;
+            (written.flags & CLOSED != 0).then(|| (index, pod.name.to_string()))
         };
-        self.tables.values().filter(|pod| is_closed(&pod.uid)).map(|pod| pod.name.to_string()).collect()
+        self.tables.values().filter_map(closed).collect()
     }
 
     /// How a pod is.

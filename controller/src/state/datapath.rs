@@ -70,8 +70,8 @@ pub trait Datapath: Send {
     fn set_node(&mut self, addresses: &[Address], interfaces: &[u32]) -> Result<(), Fault>;
     /// Waits until no packet is being judged by what was there before the last writes: milliseconds.
     fn wait_for_readers(&mut self) -> Result<(), Fault>;
-    /// All flows are judged again by their next packet.
-    fn raise_epoch(&mut self) -> Result<u64, Fault>;
+    /// All flows of these interfaces are judged again by their next packet.
+    fn raise_epoch(&mut self, interfaces: &[u32]) -> Result<u64, Fault>;
     /// What an interface's packets were judged since its entry was made.
     fn counters(&mut self, ifindex: u32) -> Result<Option<Counters>, Fault>;
     /// How full the maps are.

@@ -54,8 +54,8 @@ impl Datapath for Enforcer {
         Self::wait_for_readers(self).map_err(|error| Fault::new(&error))
     }
 
-    fn raise_epoch(&mut self) -> Result<u64, Fault> {
-        Self::raise_epoch(self).map_err(|error| Fault::new(&error))
+    fn raise_epoch(&mut self, interfaces: &[u32]) -> Result<u64, Fault> {
+        Self::raise_epoch(self, interfaces).map_err(|error| Fault::new(&error))
     }
 
     fn counters(&mut self, ifindex: u32) -> Result<Option<Counters>, Fault> {

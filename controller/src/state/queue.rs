@@ -1,7 +1,7 @@
 //! Changes that are to be carried out: taken apart into pieces that are short enough to let others go in between, and
 //! handed out in the order in which they came.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use enforcer_abi::Op;
 use policy_compiler::{PodUpdate, Step};
@@ -29,7 +29,7 @@ struct Change {
 pub(super) enum Piece {
     Write(Vec<Op>),
     Pods(Vec<PodUpdate>),
-    RaiseEpoch,
+    RaiseEpoch(Vec<Arc<str>>),
     Free(Vec<Op>),
     /// All of a change is done.
     Finished(Option<Instant>),
@@ -82,7 +82,7 @@ impl Queue {
         Some(match change.steps.pop_front() {
             Some(Step::Write(ops)) => Piece::Write(ops),
             Some(Step::Pods(updates)) => Piece::Pods(updates),
-            Some(Step::RaiseEpoch) => Piece::RaiseEpoch,
+            Some(Step::RaiseEpoch(pods)) => Piece::RaiseEpoch(pods),
             Some(Step::Free(ops)) => Piece::Free(ops),
             None => Piece::Finished(self.changes.pop_front().and_then(|change| change.seen)),
         })
@@ -102,7 +102,7 @@ mod tests {
     fn changes_come_out_in_pieces_and_in_order() {
         let mut queue = Queue::default();
         let seen = Instant::now();
-        queue.push(vec![Step::Write(ops(150)), Step::RaiseEpoch, Step::Free(ops(100))], Some(seen));
+        queue.push(vec![Step::Write(ops(150)), Step::RaiseEpoch(vec!["a".into()]), Step::Free(ops(100))], Some(seen));
         queue.push(vec![Step::Pods(Vec::new()), Step::Write(ops(1))], None);
         let left = |queue: &Queue| queue.writes().iter().map(|ops| ops.len()).collect::<Vec<_>>();
         assert_eq!(left(&queue), [150, 1]);
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(
             rest,
             [
-                Piece::RaiseEpoch,
+                Piece::RaiseEpoch(vec!["a".into()]),
                 Piece::Free(ops(100)),
                 Piece::Finished(Some(seen)),
                 Piece::Pods(Vec::new()),

@@ -150,7 +150,7 @@ impl State<Enforcer> {
             tracing::warn!("not enforced until now: {}", pods.join(", "));
         }
         // settings may have changed, of which no table tells
-        self.applier.raise_epoch();
+        self.applier.raise_every_epoch();
         if self.applier.datapath.awaits_take_over()? {
             self.applier.datapath.take_over().context("the programs of an earlier version can't be replaced")?;
         }

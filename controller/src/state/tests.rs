@@ -145,8 +145,9 @@ impl Datapath for Fake {
         self.call("wait".into()).map(drop)
     }
 
-    fn raise_epoch(&mut self) -> Result<u64, Fault> {
-        let mut kernel = self.call("epoch".into())?;
+    fn raise_epoch(&mut self, interfaces: &[u32]) -> Result<u64, Fault> {
+        let words: Vec<String> = interfaces.iter().map(|index| format!(" {index}")).collect();
+        let mut kernel = self.call(format!("epoch{}", words.concat()))?;
         kernel.epoch += 1;
         Ok(kernel.epoch)
     }
@@ -219,6 +220,10 @@ fn peer() -> Op {
     Op::PutPeer(PeerValue { address: Address::from_v4([10, 0, 0, 9]), class: 1, flags: 0, reserved: 0 })
 }
 
+fn raise(uids: &[&str]) -> Step {
+    Step::RaiseEpoch(uids.iter().map(|uid| (*uid).into()).collect())
+}
+
 /// An applier over a fresh kernel, with one pod `a` (tables 1 and 2) behind interface 5 and one pod `b` (table 3 for
 /// ingress) behind 6.
 fn two_pods() -> (Fake, Applier<Fake>, Instant) {
@@ -227,8 +232,11 @@ fn two_pods() -> (Fake, Applier<Fake>, Instant) {
     applier.set_links(vec![link(5, "10.0.0.5"), link(6, "10.0.0.6")], &BTreeSet::new(), now);
     assert_eq!(fake.done(), ["pod 5 held", "attach 5", "pod 6 held", "attach 6"]);
     let pods = vec![pod("a", "10.0.0.5", 1, 2), pod("b", "10.0.0.6", 3, 0)];
-    applier.carry_out(vec![Step::Write(vec![row(1), row(2), row(3)]), Step::Pods(pods), Step::RaiseEpoch], now);
-    assert_eq!(fake.done(), ["put row 1", "put row 2", "put row 3", "pod 5 tables 1 2", "pod 6 tables 3 0", "epoch"]);
+    applier.carry_out(vec![Step::Write(vec![row(1), row(2), row(3)]), Step::Pods(pods), raise(&["a", "b"])], now);
+    assert_eq!(
+        fake.done(),
+        ["put row 1", "put row 2", "put row 3", "pod 5 tables 1 2", "pod 6 tables 3 0", "epoch 5 6"]
+    );
     (fake, applier, now)
 }
 
@@ -268,11 +276,11 @@ fn steps_are_carried_out_in_their_order_and_frees_wait() {
     let steps = vec![
         Step::Write(vec![row(4)]),
         Step::Pods(vec![pod("b", "10.0.0.6", 4, 0)]),
-        Step::RaiseEpoch,
+        raise(&["b"]),
         Step::Free(vec![no_row(3)]),
     ];
     applier.carry_out(steps, now);
-    assert_eq!(fake.done(), ["put row 4", "pod 6 tables 4 0", "epoch"]);
+    assert_eq!(fake.done(), ["put row 4", "pod 6 tables 4 0", "epoch 6"]);
     applier.tick(now);
     assert_eq!(fake.done(), [] as [&str; 0]);
     let due = applier.next_tick().unwrap();
@@ -310,14 +318,14 @@ fn the_entry_comes_before_the_program_and_goes_after_it() {
     applier.set_links(vec![link(5, "10.0.0.5")], &BTreeSet::new(), now);
     assert_eq!(fake.done(), ["pod 5 tables 1 2", "attach 5"], "a pod that runs isn't held in between");
     applier.set_links(Vec::new(), &BTreeSet::new(), now);
-    assert_eq!(fake.done(), ["detach 5", "no pod 5", "epoch"]);
+    assert_eq!(fake.done(), ["detach 5", "no pod 5", "epoch 5"]);
 }
 
 #[test]
 fn a_pod_that_goes_leaves_its_interface_held() {
     let (fake, mut applier, now) = two_pods();
     applier.carry_out(vec![Step::Pods(vec![PodUpdate::Delete { uid: "b".into() }])], now);
-    assert_eq!(fake.done(), ["pod 6 held", "epoch"], "its flows are not the next one's");
+    assert_eq!(fake.done(), ["pod 6 held", "epoch 6"], "its flows are not the next one's");
     applier.carry_out(vec![Step::Pods(vec![pod("c", "10.0.0.7", 3, 0)])], now);
     applier.set_links(vec![link(5, "10.0.0.5"), link(6, "10.0.0.7")], &BTreeSet::new(), now);
     assert_eq!(fake.done(), ["pod 6 tables 3 0"], "what was held has no flows");
@@ -327,11 +335,11 @@ fn a_pod_that_goes_leaves_its_interface_held() {
 fn a_table_that_cannot_be_written_closes_its_pods_until_it_can() {
     let (fake, mut applier, now) = two_pods();
     fake.refuse(&["put row 4"]);
-    let steps = vec![Step::Write(vec![row(4), row(3)]), Step::Pods(vec![pod("a", "10.0.0.5", 4, 2)]), Step::RaiseEpoch];
+    let steps = vec![Step::Write(vec![row(4), row(3)]), Step::Pods(vec![pod("a", "10.0.0.5", 4, 2)]), raise(&["a"])];
     applier.carry_out(steps, now);
     // the other writes are carried out; the pod is never at the table that isn't whole
-    assert_eq!(fake.done(), ["put row 3", "pod 5 ingress closed", "epoch", "epoch"]);
-    assert_eq!(applier.closed(), BTreeSet::from(["ns/a".to_owned()]));
+    assert_eq!(fake.done(), ["put row 3", "pod 5 ingress closed", "epoch 5", "epoch 5"]);
+    assert_eq!(applier.closed(), BTreeMap::from([(5, "ns/a".to_owned())]));
     assert_eq!((applier.condition("a"), applier.condition("b")), (Condition::Closed, Condition::Enforced));
     assert_eq!(applier.faults, 1);
     assert!(applier.standing_fault().is_some());
@@ -369,7 +377,7 @@ fn a_class_that_cannot_be_written_concerns_every_isolated_pod() {
     fake.done();
     fake.refuse(&["put peer"]);
     applier.carry_out(vec![Step::Write(vec![peer()])], now);
-    assert_eq!(fake.done(), ["pod 5 ingress closed, egress closed", "pod 6 ingress closed", "epoch"]);
+    assert_eq!(fake.done(), ["pod 5 ingress closed, egress closed", "pod 6 ingress closed", "epoch 5 6"]);
 }
 
 #[test]
@@ -428,7 +436,7 @@ fn what_an_earlier_agent_left_is_taken_over_without_a_gap() {
     // 6 shows another address by now, which tells nothing; 7 has gone; 8 was held and still is
     applier.set_links(vec![link(5, "10.0.0.5"), link(6, "10.0.0.5"), link(8, "")], &BTreeSet::new(), now);
     applier.refresh_all(now);
-    assert_eq!(fake.done(), ["detach 7", "no pod 7", "epoch", "pod 8 held", "attach 8"]);
+    assert_eq!(fake.done(), ["detach 7", "no pod 7", "epoch 7", "pod 8 held", "attach 8"]);
     assert_eq!(fake.kernel().pods[&6].midstream_until, 77, "a grace that was granted stays");
 }
 
@@ -452,6 +460,6 @@ fn an_interface_that_is_excluded_now_is_let_go() {
     let mut applier = Applier::new(fake.clone(), Binder::new(exclusions), left, &[5], now);
     applier.set_links(vec![link(5, "10.0.0.5")], &BTreeSet::new(), now);
     applier.refresh_all(now);
-    assert_eq!(fake.done(), ["detach 5", "no pod 5", "epoch"]);
+    assert_eq!(fake.done(), ["detach 5", "no pod 5", "epoch 5"]);
     assert!(fake.kernel().attached.is_empty());
 }

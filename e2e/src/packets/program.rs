@@ -20,7 +20,7 @@ use aya::{
 };
 use enforcer_abi::{
     Address, Counters, Direction, Event, EventBudget, FlowKey, FlowValue, FragmentKey, FragmentValue, FrontEndKey,
-    FrontEndValue, PeerValue, PodEntry, PortKey, PortValue, Reason, RowKey, RowValue, Settings, map,
+    FrontEndValue, PeerValue, PodEntry, PortKey, PortValue, Reason, RowKey, RowValue, Settings, epoch_cell, map,
 };
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -290,14 +290,14 @@ impl Program {
         Ok(())
     }
 
-    /// Raises the epoch by one.
+    /// Raises the epoch of an interface by one.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn raise_epoch(&mut self) -> Result<()> {
-        let mut epoch: Array<_, u64> = Array::try_from(self.map(map::EPOCH)?)?;
-        let now = epoch.get(&0, 0)?;
-        Ok(epoch.set(0, now + 1, 0)?)
+    pub fn raise_epoch(&mut self, ifindex: u32) -> Result<()> {
+        let mut epochs: Array<_, u64> = Array::try_from(self.map(map::EPOCHS)?)?;
+        let now = epochs.get(&epoch_cell(ifindex), 0)?;
+        Ok(epochs.set(epoch_cell(ifindex), now + 1, 0)?)
     }
 
     /// The counters of a slot, all CPUs together: packets by direction and reason.
@@ -315,7 +315,7 @@ impl Program {
         Ok(sum)
     }
 
-    /// Leaves the maps as they were after loading.
+    /// Leaves the maps as they were after loading, but for the epochs: of the flows that they are of, none is left.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -334,7 +334,6 @@ impl Program {
         }
         self.evict::<u32, u32>(map::NODE_INTERFACES)?;
         super::tables::clear_tries(self)?;
-        Array::<_, u64>::try_from(self.map(map::EPOCH)?)?.set(0, 0, 0)?;
         let cpus = nr_cpus().map_err(|(file, error)| anyhow::anyhow!("{file}: {error}"))?;
         let none = EventBudget { refilled: 0, tokens: 0, suppressed: 0, lost: 0 };
         let mut budget: PerCpuArray<_, EventBudget> = PerCpuArray::try_from(self.map(map::EVENT_BUDGET)?)?;

@@ -134,7 +134,12 @@ impl Run {
         for change in &changes.steps {
             match change {
                 Change::Write(ops) | Change::Free(ops) => tables::write(&mut self.program, ops)?,
-                Change::RaiseEpoch => self.program.raise_epoch()?,
+                Change::RaiseEpoch(pods) => {
+                    let revoked = self.pods.values().filter(|veth| pods.iter().any(|uid| **uid == *veth.uid));
+                    for ifindex in revoked.map(|veth| veth.ifindex).collect::<Vec<_>>() {
+                        self.program.raise_epoch(ifindex)?;
+                    }
+                }
                 Change::Pods(updates) => {
                     for update in updates {
                         self.pod(update)?;
@@ -204,7 +209,7 @@ impl Run {
                 self.pods.remove(from);
                 self.program.delete_pod(old)?;
                 self.put(to)?;
-                self.program.raise_epoch()?;
+                self.program.raise_epoch(ifindex)?;
             }
             Step::Hold { pod, setup } => {
                 let setup = if *setup { PodFlags::SETUP } else { 0 };
@@ -219,14 +224,19 @@ impl Run {
                     };
                     self.flag(pod, flag, 0)?;
                 }
-                self.program.raise_epoch()?;
+                let ifindex = self.veth(pod)?.ifindex;
+                self.program.raise_epoch(ifindex)?;
             }
             Step::Grace { pod, seconds } => {
                 let until = self.program.jiffies()? + seconds * self.program.settings().hz;
                 self.veth(pod)?.midstream_until = until;
                 self.put(pod)?;
             }
-            Step::RaiseEpoch(times) => (0..*times).try_for_each(|_| self.program.raise_epoch())?,
+            Step::RaiseEpoch(times) => {
+                for ifindex in self.pods.values().map(|veth| veth.ifindex) {
+                    (0..*times).try_for_each(|_| self.program.raise_epoch(ifindex))?;
+                }
+            }
         }
         Ok(())
     }

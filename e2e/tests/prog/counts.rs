@@ -15,7 +15,7 @@ use e2e::packets::{
 };
 use enforcer_abi::{Address, BlockKey, Direction, Op, PodEntry, PodFlags, PortKey, PortValue, Settings, protocol};
 
-use crate::fixture::{ACK, CLASS, POD, PORT, REMOTE, SYN, Test, entry, judge, peer, port, row, settings};
+use crate::fixture::{ACK, CLASS, IFINDEX, POD, PORT, REMOTE, SYN, Test, entry, judge, peer, port, row, settings};
 
 pub(crate) const TESTS: &[Test] = &[
     ("counts/established", established),
@@ -183,12 +183,15 @@ fn answer(hz: u64) -> Result<()> {
     })
 }
 
-/// A flow of an older epoch is judged again by its next packet, which asks for the flow three times.
+/// A flow of an older epoch of its interface is judged again by its next packet, which asks for the flow three times; the
+/// epoch of another interface is nothing to it.
 fn every_epoch(hz: u64) -> Result<()> {
     counted(hz, |program| {
         judge(program, IN, &crate::fixture::segment(IN, 40_000, PORT, SYN)?)?;
         judge(program, OUT, &crate::fixture::segment(OUT, 40_000, PORT, SYN_ACK)?)?;
-        program.raise_epoch()?;
+        program.raise_epoch(IFINDEX + 1)?;
+        check(program, IN, tcp(REMOTE, PORT, ACK), (Verdict::Pass, Operations { look_ups: 1, ..NOTHING }))?;
+        program.raise_epoch(IFINDEX)?;
         let cost = Operations { look_ups: 7, insertions: 1, ..NOTHING };
         check(program, IN, tcp(REMOTE, PORT, ACK), (Verdict::Pass, cost))?;
         check(program, IN, tcp(REMOTE, PORT, ACK), (Verdict::Pass, Operations { look_ups: 1, ..NOTHING }))

@@ -73,7 +73,7 @@ fn a_map_that_becomes_full_grows_and_keeps_all_it_holds() {
             let expected: Vec<PeerValue> = (0..1000).map(numbered).collect();
             assert_eq!(sorted(enforcer.contents().unwrap()).peers, expected);
             assert_eq!(pinned_peers(node, "PEERS"), expected, "the pin is the larger map's");
-            assert!(node.pins("v1").iter().all(|name| !name.ends_with("-next")), "{:?}", node.pins("v1"));
+            assert!(node.pins("v2").iter().all(|name| !name.ends_with("-next")), "{:?}", node.pins("v2"));
 
             let after = pod.programs(node);
             assert!(before.iter().all(|id| !after.contains(id)), "{mode:?}: programs that use the larger map");
@@ -157,12 +157,12 @@ fn a_process_that_dies_while_maps_grow_leaves_the_ones_in_force() {
         enforcer.apply(&peers(0..6500)).unwrap();
         until_filling(&mut enforcer);
         enforcer.apply(&peers(6500..6600)).unwrap();
-        assert!(node.pins("v1").contains(&"PEERS-next".to_owned()));
+        assert!(node.pins("v2").contains(&"PEERS-next".to_owned()));
         drop(enforcer);
 
         let enforcer = open_with_peers(node, 8192);
         assert_eq!(sorted(enforcer.contents().unwrap()).peers, (0..6600).map(numbered).collect::<Vec<_>>());
-        assert!(!node.pins("v1").iter().any(|name| name.ends_with("-next")));
+        assert!(!node.pins("v2").iter().any(|name| name.ends_with("-next")));
     });
 }
 
@@ -176,7 +176,7 @@ fn a_process_that_ends_while_programs_are_loaded_leaves_the_maps_in_force() {
         drop(enforcer);
         let enforcer = open_with_peers(node, 64);
         assert_eq!(sorted(enforcer.contents().unwrap()).peers, (0..60).map(numbered).collect::<Vec<_>>());
-        assert!(!node.pins("v1").iter().any(|name| name.ends_with("-next")));
+        assert!(!node.pins("v2").iter().any(|name| name.ends_with("-next")));
     });
 }
 
@@ -252,7 +252,7 @@ fn flows_of_a_table_of_another_size_are_kept_to_be_looked_up() {
             Enforcer::open(&Options { sizes: MapSizes { flows, ..options.sizes }, ..options }).unwrap()
         };
         let mut enforcer = with_flows(1024);
-        assert!(!node.pins("v1").contains(&"PREVIOUS_FLOWS".to_owned()));
+        assert!(!node.pins("v2").contains(&"PREVIOUS_FLOWS".to_owned()));
         // A flow that was seen in both directions: a question and its answer.
         enforcer.put_pod(pod.entry()).unwrap();
         enforcer.attach(pod.ifindex).unwrap();
@@ -265,7 +265,7 @@ fn flows_of_a_table_of_another_size_are_kept_to_be_looked_up() {
 
         let enforcer = with_flows(2048);
         assert!(!enforcer.flows().unwrap().iter().any(|flow| flow.replied), "they aren't copied");
-        assert!(node.pins("v1").contains(&"PREVIOUS_FLOWS".to_owned()));
+        assert!(node.pins("v2").contains(&"PREVIOUS_FLOWS".to_owned()));
         let pin = aya::maps::MapData::from_pin(node.pin("PREVIOUS_FLOWS")).unwrap();
         let map = aya::maps::Map::LruHashMap(pin);
         let map = aya::maps::HashMap::<_, enforcer_abi::FlowKey, enforcer_abi::FlowValue>::try_from(map).unwrap();
@@ -274,12 +274,12 @@ fn flows_of_a_table_of_another_size_are_kept_to_be_looked_up() {
 
         // While one may be alive the old table stays; without one it goes.
         drop(with_flows(2048));
-        assert!(node.pins("v1").contains(&"PREVIOUS_FLOWS".to_owned()));
+        assert!(node.pins("v2").contains(&"PREVIOUS_FLOWS".to_owned()));
         let pin = aya::maps::MapData::from_pin(node.pin("PREVIOUS_FLOWS")).unwrap();
         let map = aya::maps::Map::LruHashMap(pin);
         let mut map = aya::maps::HashMap::<_, enforcer_abi::FlowKey, enforcer_abi::FlowValue>::try_from(map).unwrap();
         map.remove(&kept).unwrap();
         drop(with_flows(2048));
-        assert!(!node.pins("v1").contains(&"PREVIOUS_FLOWS".to_owned()));
+        assert!(!node.pins("v2").contains(&"PREVIOUS_FLOWS".to_owned()));
     });
 }

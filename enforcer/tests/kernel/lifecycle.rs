@@ -91,7 +91,7 @@ fn enforcement_outlives_a_killed_process() {
 #[test]
 fn maps_of_another_layout_stay_in_force_until_the_take_over() {
     for (hooks, mode) in mechanisms() {
-        for other in ["v0", "v2"] {
+        for other in ["v1", "v3"] {
             on_node(move |node| {
                 let (pod, elsewhere) = (node.pod(), node.pod());
                 let mut enforcer = node.open_with(hooks);
@@ -102,7 +102,7 @@ fn maps_of_another_layout_stay_in_force_until_the_take_over() {
                 enforcer.apply(&[Op::PutPeer(peer([0, 1], 2))]).unwrap();
                 drop(enforcer);
                 // As an agent with that layout would have left it.
-                std::fs::rename(node.pin_dir.join("v1"), node.pin_dir.join(other)).unwrap();
+                std::fs::rename(node.pin_dir.join("v2"), node.pin_dir.join(other)).unwrap();
                 let before = pod.programs(node);
 
                 let mut enforcer = node.open_with(hooks);
@@ -116,7 +116,7 @@ fn maps_of_another_layout_stay_in_force_until_the_take_over() {
                 enforcer.take_over().unwrap();
                 assert!(before.iter().all(|id| !pod.programs(node).contains(id)), "{mode:?}");
                 assert!(!enforcer.awaits_take_over().unwrap());
-                assert_eq!(node.pins(""), ["links", "v1"]);
+                assert_eq!(node.pins(""), ["links", "v2"]);
                 assert_eq!(pod.send(&mut events), Ok(()), "{mode:?}: by the new program and its entry");
                 assert!(elsewhere.send(&mut events).is_err(), "{mode:?}: held, for want of an entry");
                 enforcer.delete_pod(pod.ifindex).unwrap();
@@ -135,7 +135,7 @@ fn a_take_over_that_was_cut_short_is_made_again() {
         enforcer.put_pod(pod.entry()).unwrap();
         enforcer.attach(pod.ifindex).unwrap();
         drop(enforcer);
-        std::fs::rename(node.pin_dir.join("v1"), node.pin_dir.join("v0")).unwrap();
+        std::fs::rename(node.pin_dir.join("v2"), node.pin_dir.join("v0")).unwrap();
         let before = pod.programs(node);
         drop(node.open());
 
@@ -146,7 +146,7 @@ fn a_take_over_that_was_cut_short_is_made_again() {
         assert_eq!(pod.send(&mut events), Ok(()));
         enforcer.put_pod(pod.entry()).unwrap();
         enforcer.take_over().unwrap();
-        assert_eq!((pod.send(&mut events), node.pins("")), (Ok(()), vec!["links".to_owned(), "v1".to_owned()]));
+        assert_eq!((pod.send(&mut events), node.pins("")), (Ok(()), vec!["links".to_owned(), "v2".to_owned()]));
     });
 }
 

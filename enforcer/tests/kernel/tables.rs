@@ -102,7 +102,7 @@ fn every_operation_does_what_it_says_and_may_be_repeated() {
 fn what_is_written_outlives_the_process_and_so_does_the_epoch() {
     on_node(|node| {
         let mut enforcer = node.open();
-        let first = enforcer.raise_epoch().unwrap();
+        let first = enforcer.raise_epoch(&[77, 5000]).unwrap();
         enforcer.apply(&[Op::PutRow(row(2, 1)), Op::PutBlock(block(3).0, 3)]).unwrap();
         enforcer.put_pod(entry(77, Address::from_v4([10, 0, 0, 7]))).unwrap();
         let contents = enforcer.contents().unwrap();
@@ -111,7 +111,7 @@ fn what_is_written_outlives_the_process_and_so_does_the_epoch() {
         let mut enforcer = node.open();
         assert_eq!(enforcer.contents().unwrap(), contents);
         assert_eq!(enforcer.epoch(), first);
-        assert_eq!(enforcer.raise_epoch().unwrap(), first + 1);
+        assert_eq!(enforcer.raise_epoch(&[77]).unwrap(), first + 1);
         let rows = enforcer.fill().into_iter().find(|fill| fill.map == "ROWS").unwrap();
         assert_eq!(rows.used, 1);
     });

@@ -1,9 +1,13 @@
 //! The difference that a batch makes, and both of its sides.
 
+use std::sync::Arc;
+
 use enforcer_abi::{Address, ClassId, EVERYBODY, FrontEndValue, RowKey, TableId};
+use rustc_hash::FxHashSet;
 
 use super::{Batch, Compiler};
 use crate::{
+    change::TableUse,
     plan::{Delta, PodChange, Side, TableParts},
     table::{Row, Table},
 };
@@ -28,7 +32,7 @@ impl Compiler {
         }
         self.add_front_ends(&mut delta);
         self.add_pods(batch, &mut delta);
-        delta.revokes = self.revokes(&delta) || self.front_ends_revoke(&delta);
+        delta.revoked = self.revoked_pods(&delta);
         sort(&mut delta);
         delta
     }
@@ -88,8 +92,22 @@ impl Compiler {
         }
     }
 
-    /// Whether tables that were there before may refuse what they allowed.
-    fn revokes(&self, delta: &Delta) -> bool {
+    /// The pods from which something may have been taken.
+    fn revoked_pods(&self, delta: &Delta) -> Vec<Arc<str>> {
+        let tables: FxHashSet<TableId> = self.narrowed_tables(delta).chain(self.closing_tables(delta)).collect();
+        let mut pods: Vec<_> = delta.pods.iter().filter(|change| revokes(change)).filter_map(uid).collect();
+        if !tables.is_empty() {
+            let uses = |table: Option<TableUse>| table.is_some_and(|table| tables.contains(&table.id));
+            let sent = self.local_pods.values().filter_map(|local| local.sent.as_ref());
+            pods.extend(sent.filter(|pod| uses(pod.ingress) || uses(pod.egress)).map(|pod| pod.uid.clone()));
+        }
+        pods.sort_unstable();
+        pods.dedup();
+        pods
+    }
+
+    /// Tables that were there before and whose rows may refuse what they allowed.
+    fn narrowed_tables(&self, delta: &Delta) -> impl Iterator<Item = TableId> {
         let mut pairs: Vec<(ClassId, ClassId)> = delta
             .peers
             .iter()
@@ -104,10 +122,10 @@ impl Compiler {
             let Some(before) = row(before) else { return row(after).is_some_and(|row| !row.covers(&table.everybody)) };
             !row(after).as_ref().unwrap_or(&table.everybody).covers(&before)
         };
-        pairs.iter().any(|&pair| {
+        pairs.into_iter().flat_map(move |pair| {
             let members = [self.classes.members(pair.0), self.classes.members(pair.1)].concat();
             let tables = self.peers.tables(&members).into_iter().filter(|table| self.tables.was_used(*table));
-            tables.filter_map(|table| self.tables.get(table)).any(|entry| narrows(&entry.table, pair))
+            tables.filter(move |table| self.tables.get(*table).is_some_and(|entry| narrows(&entry.table, pair)))
         })
     }
 
@@ -135,8 +153,21 @@ fn sort(delta: &mut Delta) {
     delta.front_ends_out.sort_unstable();
     delta.endpoints_in.sort_unstable();
     delta.endpoints_out.sort_unstable();
-    let uid = |change: &PodChange| change.new.as_ref().or(change.old.as_ref()).map(|pod| pod.uid.clone());
     delta.pods.sort_by_cached_key(uid);
+}
+
+fn uid(change: &PodChange) -> Option<Arc<str>> {
+    change.new.as_ref().or(change.old.as_ref()).map(|pod| pod.uid.clone())
+}
+
+/// Whether a pod's change may refuse what was allowed.
+fn revokes(change: &PodChange) -> bool {
+    let (Some(old), Some(new)) = (&change.old, &change.new) else { return false };
+    let table_revokes = |old: Option<TableUse>, new: Option<TableUse>| new.is_some() && old != new;
+    table_revokes(old.ingress, new.ingress)
+        || table_revokes(old.egress, new.egress)
+        || (old.audit && !new.audit)
+        || (old.forwards && !new.forwards)
 }
 
 /// As it was when the batch began.

@@ -138,30 +138,28 @@ impl Compiler {
         }
     }
 
-    /// Whether a front end of a table that stays may refuse what it, or the address behind it, allowed.
-    pub(super) fn front_ends_revoke(&self, delta: &Delta) -> bool {
-        let stays = |table: TableId| self.tables.was_used(table) && self.tables.is_used(table);
+    /// Tables that stay and of which a front end may refuse what it, or the address behind it, allowed.
+    pub(super) fn closing_tables(&self, delta: &Delta) -> impl Iterator<Item = TableId> {
+        let is_egress = |table: &Table| table.rules.direction == Direction::Egress;
         let flags_change = delta
             .peers
             .iter()
             .any(|change| change.old.map_or(0, |old| old.flags) != change.new.map_or(0, |new| new.flags));
-        let egress_stays = || {
-            let judges = |table: &&Table| table.rules.direction == Direction::Egress && self.tables.was_used(table.id);
-            self.tables.used().any(|table| judges(&table))
-        };
-        (flags_change && egress_stays())
-            || self.tables.front_end_changes().any(|(table, id, before, now)| {
-                // without an entry, a cluster IP is closed and the rest is judged by its class
-                let (address, ..) = self.services.front_end(id).name;
-                let is_cluster_ip = || self.addresses.find(address).is_some_and(|entry| entry.cluster_ips > 0);
-                stays(table)
-                    && match (before, now) {
-                        (Some(before), Some(now)) => now < before,
-                        (Some(before), None) => before > FrontEndState::Closed,
-                        (None, Some(now)) => now < FrontEndState::Open && !is_cluster_ip(),
-                        (None, None) => false,
-                    }
-            })
+        let judge_egress =
+            self.tables.used().filter(move |table| flags_change && is_egress(table)).map(|table| table.id);
+        let closing = self.tables.front_end_changes().filter(|(_, id, before, now)| {
+            // without an entry, a cluster IP is closed and the rest is judged by its class
+            let (address, ..) = self.services.front_end(*id).name;
+            let is_cluster_ip = || self.addresses.find(address).is_some_and(|entry| entry.cluster_ips > 0);
+            match (before, now) {
+                (Some(before), Some(now)) => now < before,
+                (Some(before), None) => *before > FrontEndState::Closed,
+                (None, Some(now)) => *now < FrontEndState::Open && !is_cluster_ip(),
+                (None, None) => false,
+            }
+        });
+        let tables = judge_egress.chain(closing.map(|(table, ..)| table));
+        tables.filter(|table| self.tables.was_used(*table) && self.tables.is_used(*table))
     }
 
     /// The front ends of one address as a table sees or saw them.

@@ -134,7 +134,7 @@ fn summary(changes: &Changes) -> String {
                 }
             }
             Step::Pods(updates) => *counts.entry("pods").or_default() += updates.len(),
-            Step::RaiseEpoch => *counts.entry("epoch").or_default() += 1,
+            Step::RaiseEpoch(pods) => *counts.entry("epoch").or_default() += pods.len(),
         }
     }
     counts.iter().map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ")

@@ -1,5 +1,7 @@
 //! What a transition starts from: a difference, and both sides of it.
 
+use std::sync::Arc;
+
 use enforcer_abi::{
     Address, ClassId, FrontEndKey, FrontEndValue, PortKey, PortRangeKey, PortValue, RowKey, RowValue, TableId,
 };
@@ -51,8 +53,8 @@ pub(crate) struct Delta {
     pub(crate) endpoints_in: Vec<Address>,
     pub(crate) endpoints_out: Vec<Address>,
     pub(crate) pods: Vec<PodChange>,
-    /// Tables or classes may revoke something; what the pods' changes revoke is found here.
-    pub(crate) revokes: bool,
+    /// The pods from which something may have been taken: UIDs, in order.
+    pub(crate) revoked: Vec<Arc<str>>,
 }
 
 /// One side of a difference: the tables that pods use and the classes that addresses have.

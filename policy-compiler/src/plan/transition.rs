@@ -332,8 +332,8 @@ impl<O: Side, N: Side> Order<'_, O, N> {
                 write(std::mem::take(&mut self.late), &mut steps);
             }
         }
-        if self.delta.revokes || self.delta.pods.iter().any(revokes) {
-            steps.push(Step::RaiseEpoch);
+        if !self.delta.revoked.is_empty() {
+            steps.push(Step::RaiseEpoch(self.delta.revoked.clone()));
         }
         if !self.free.is_empty() {
             steps.push(Step::Free(self.free));
@@ -369,14 +369,4 @@ impl<O: Side, N: Side> Order<'_, O, N> {
 
 fn is_node_port(key: &FrontEndKey) -> bool {
     key.address == key.address.node_port()
-}
-
-/// Whether a pod's change may refuse what was allowed.
-fn revokes(change: &PodChange) -> bool {
-    let (Some(old), Some(new)) = (&change.old, &change.new) else { return false };
-    let table_revokes = |old: Option<TableUse>, new: Option<TableUse>| new.is_some() && old != new;
-    table_revokes(old.ingress, new.ingress)
-        || table_revokes(old.egress, new.egress)
-        || (old.audit && !new.audit)
-        || (old.forwards && !new.forwards)
 }

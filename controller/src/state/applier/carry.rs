@@ -59,7 +59,7 @@ impl<D: Datapath> Applier<D> {
                     self.flip(updates, now);
                     advance.pods = true;
                 }
-                Some(Piece::RaiseEpoch) => self.raise_epoch(),
+                Some(Piece::RaiseEpoch(pods)) => self.raise_epoch_of(&pods),
                 Some(Piece::Free(ops)) => self.frees.later(ops, now),
                 Some(Piece::Finished(seen)) => advance.finished.extend(seen),
             }

@@ -34,7 +34,7 @@ fn an_interface_is_held_and_bound_in_the_middle_of_a_large_change() {
     let (fake, mut applier, now) = two_pods();
     // the pod's tables are in force, its interface isn't there yet
     applier.carry_out(vec![Step::Pods(vec![pod("c", "10.0.0.7", 3, 0)])], now);
-    applier.enqueue(vec![large(), Step::Pods(vec![pod("b", "10.0.0.6", 4, 0)]), Step::RaiseEpoch], None);
+    applier.enqueue(vec![large(), Step::Pods(vec![pod("b", "10.0.0.6", 4, 0)]), raise(&["b"])], None);
     pieces(&mut applier, 10, now);
     let written = rows(&fake);
     assert_eq!(written, 640);
@@ -53,7 +53,7 @@ fn an_interface_is_held_and_bound_in_the_middle_of_a_large_change() {
     applier.finish(now);
     let done = fake.done();
     assert_eq!(rows(&fake), LARGE);
-    assert_eq!(done[done.len() - 2..], ["pod 6 tables 4 0", "epoch"], "in the change's own order");
+    assert_eq!(done[done.len() - 2..], ["pod 6 tables 4 0", "epoch 6"], "in the change's own order");
 }
 
 #[test]
