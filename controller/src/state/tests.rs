@@ -357,6 +357,19 @@ fn a_table_that_cannot_be_written_closes_its_pods_until_it_can() {
     assert_eq!(applier.next_tick(), None);
 }
 
+/// Until it is written, flows are judged by the entry before it, in the epoch that was raised for it.
+#[test]
+fn an_entry_that_is_written_late_raises_the_epoch() {
+    let (fake, mut applier, now) = two_pods();
+    fake.refuse(&["pod 5"]);
+    applier.carry_out(vec![Step::Write(vec![row(4)]), Step::Pods(vec![pod("a", "10.0.0.5", 4, 2)]), raise(&["a"])], now);
+    assert_eq!(fake.done(), ["put row 4", "epoch 5"]);
+    assert_eq!(applier.condition("a"), Condition::Unenforceable);
+    fake.refuse(&[]);
+    applier.tick(applier.next_tick().unwrap());
+    assert_eq!(fake.done(), ["pod 5 tables 4 2", "epoch 5"]);
+}
+
 #[test]
 fn a_failed_write_that_is_no_longer_needed_closes_nobody() {
     let (fake, mut applier, now) = two_pods();
