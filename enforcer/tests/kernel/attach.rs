@@ -7,9 +7,23 @@ use aya::{
 use enforcer::{Ahead, AttachError, Attached, Hooks, Mode};
 use enforcer_abi::{Direction, Reason, map};
 
-use crate::support::{Node, has_tcx, mechanisms, on_node, run};
+use crate::{
+    Test,
+    support::{Node, Pod, mechanisms, on_node, run},
+};
 
-#[test]
+pub(crate) const TESTS: &[Test] = &tests![
+    attached_means_held_until_the_pod_is_known_and_detached_means_free,
+    a_new_program_replaces_the_old_one_in_its_place,
+    a_change_of_mechanism_leaves_one,
+    half_an_attachment_is_noticed_and_completed needs Tcx,
+    a_program_that_comes_ahead_of_ours_is_reported needs Tcx,
+    a_filter_that_comes_ahead_of_ours_is_reported,
+    where_an_ingress_qdisc_is_clsact_is_refused,
+    where_an_ingress_qdisc_is_tcx_is_not_refused needs Tcx,
+    an_interface_that_is_gone_is_said_to_be_and_leaves_no_pins,
+];
+
 fn attached_means_held_until_the_pod_is_known_and_detached_means_free() {
     for (hooks, mode) in mechanisms() {
         on_node(move |node| {
@@ -37,7 +51,6 @@ fn attached_means_held_until_the_pod_is_known_and_detached_means_free() {
     }
 }
 
-#[test]
 fn a_new_program_replaces_the_old_one_in_its_place() {
     for (hooks, mode) in mechanisms() {
         on_node(move |node| {
@@ -57,7 +70,6 @@ fn a_new_program_replaces_the_old_one_in_its_place() {
     }
 }
 
-#[test]
 fn a_change_of_mechanism_leaves_one() {
     on_node(|node| {
         let pod = node.pod();
@@ -71,11 +83,7 @@ fn a_change_of_mechanism_leaves_one() {
     });
 }
 
-#[test]
 fn half_an_attachment_is_noticed_and_completed() {
-    if !has_tcx() {
-        return;
-    }
     on_node(|node| {
         let pod = node.pod();
         let mut enforcer = node.open();
@@ -106,11 +114,7 @@ fn classifier(ebpf: &mut Ebpf) -> &mut SchedClassifier {
     ebpf.program_mut(map::CLOCK).unwrap().try_into().unwrap()
 }
 
-#[test]
 fn a_program_that_comes_ahead_of_ours_is_reported() {
-    if !has_tcx() {
-        return;
-    }
     for (hooks, mode) in mechanisms() {
         on_node(move |node| {
             let pod = node.pod();
@@ -139,7 +143,6 @@ fn a_program_that_comes_ahead_of_ours_is_reported() {
     }
 }
 
-#[test]
 fn a_filter_that_comes_ahead_of_ours_is_reported() {
     on_node(|node| {
         let pod = node.pod();
@@ -155,28 +158,28 @@ fn a_filter_that_comes_ahead_of_ours_is_reported() {
     });
 }
 
-#[test]
-fn where_an_ingress_qdisc_is_clsact_is_refused_and_tcx_is_not() {
-    fn ingress(node: &mut Node) -> crate::support::Pod {
-        let pod = node.pod();
-        run("tc", &format!("qdisc add dev {} ingress", pod.interface));
-        pod
-    }
+/// A pod at whose interface somebody has put a qdisc that is no clsact.
+fn with_ingress_qdisc(node: &mut Node) -> Pod {
+    let pod = node.pod();
+    run("tc", &format!("qdisc add dev {} ingress", pod.interface));
+    pod
+}
+
+fn where_an_ingress_qdisc_is_clsact_is_refused() {
     on_node(|node| {
-        let pod = ingress(node);
+        let pod = with_ingress_qdisc(node);
         let error = node.open_with(Hooks::Clsact).attach(pod.ifindex).unwrap_err();
         assert!(matches!(error, AttachError::IngressQdisc { ifindex } if ifindex == pod.ifindex), "{error:?}");
     });
-    if !has_tcx() {
-        return;
-    }
+}
+
+fn where_an_ingress_qdisc_is_tcx_is_not_refused() {
     on_node(|node| {
-        let pod = ingress(node);
+        let pod = with_ingress_qdisc(node);
         assert_eq!(node.open().attach(pod.ifindex).unwrap().mode, Mode::Tcx);
     });
 }
 
-#[test]
 fn an_interface_that_is_gone_is_said_to_be_and_leaves_no_pins() {
     for (hooks, _) in mechanisms() {
         on_node(move |node| {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use enforcer::Clock;
 
-use crate::support::on_node;
+use crate::{Test, support::on_node};
 
-#[test]
+pub(crate) const TESTS: &[Test] = &tests![the_tick_and_the_time_are_the_kernels,];
+
 fn the_tick_and_the_time_are_the_kernels() {
     on_node(|_| {
         let first = Clock::measure().unwrap();

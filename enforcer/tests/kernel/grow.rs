@@ -6,9 +6,22 @@ use enforcer::{Contents, Enforcer, MapSizes, Options, Upkeep};
 use enforcer_abi::{Address, Op, PeerValue};
 
 use crate::{
+    Test,
     support::{Node, entry, mechanisms, on_node},
     tables::peer,
 };
+
+pub(crate) const TESTS: &[Test] = &tests![
+    a_map_that_becomes_full_grows_and_keeps_all_it_holds,
+    maintenance_grows_in_slices_and_writes_between_them_reach_both_maps,
+    a_large_change_is_made_room_for_while_others_go_on,
+    a_process_that_dies_while_maps_grow_leaves_the_ones_in_force,
+    a_process_that_ends_while_programs_are_loaded_leaves_the_maps_in_force,
+    growth_that_the_kernel_refuses_is_an_error_and_leaves_all_as_it_was,
+    pods_and_their_counters_grow_together,
+    a_larger_size_is_applied_on_start_and_a_smaller_one_is_not,
+    flows_of_a_table_of_another_size_are_kept_to_be_looked_up,
+];
 
 fn peers(numbers: std::ops::Range<u16>) -> Vec<Op> {
     numbers.map(|number| Op::PutPeer(numbered(number))).collect()
@@ -57,7 +70,6 @@ fn pinned_peers(node: &Node, name: &str) -> Vec<PeerValue> {
     peers
 }
 
-#[test]
 fn a_map_that_becomes_full_grows_and_keeps_all_it_holds() {
     for (hooks, mode) in mechanisms() {
         on_node(move |node| {
@@ -84,7 +96,6 @@ fn a_map_that_becomes_full_grows_and_keeps_all_it_holds() {
     }
 }
 
-#[test]
 fn maintenance_grows_in_slices_and_writes_between_them_reach_both_maps() {
     on_node(|node| {
         let mut enforcer = open_with_peers(node, 8192);
@@ -117,7 +128,6 @@ fn maintenance_grows_in_slices_and_writes_between_them_reach_both_maps() {
     });
 }
 
-#[test]
 fn a_large_change_is_made_room_for_while_others_go_on() {
     on_node(|node| {
         let pod = node.pod();
@@ -150,7 +160,6 @@ fn a_large_change_is_made_room_for_while_others_go_on() {
     });
 }
 
-#[test]
 fn a_process_that_dies_while_maps_grow_leaves_the_ones_in_force() {
     on_node(|node| {
         let mut enforcer = open_with_peers(node, 8192);
@@ -166,7 +175,6 @@ fn a_process_that_dies_while_maps_grow_leaves_the_ones_in_force() {
     });
 }
 
-#[test]
 fn a_process_that_ends_while_programs_are_loaded_leaves_the_maps_in_force() {
     on_node(|node| {
         let mut enforcer = open_with_peers(node, 64);
@@ -180,7 +188,6 @@ fn a_process_that_ends_while_programs_are_loaded_leaves_the_maps_in_force() {
     });
 }
 
-#[test]
 fn growth_that_the_kernel_refuses_is_an_error_and_leaves_all_as_it_was() {
     on_node(|node| {
         let mut enforcer = open_with_peers(node, 64);
@@ -202,7 +209,6 @@ fn growth_that_the_kernel_refuses_is_an_error_and_leaves_all_as_it_was() {
     });
 }
 
-#[test]
 fn pods_and_their_counters_grow_together() {
     on_node(|node| {
         let pod = node.pod();
@@ -231,7 +237,6 @@ fn pods_and_their_counters_grow_together() {
     });
 }
 
-#[test]
 fn a_larger_size_is_applied_on_start_and_a_smaller_one_is_not() {
     on_node(|node| {
         for (wanted, expected) in [(128, 128), (512, 512), (128, 512)] {
@@ -243,7 +248,6 @@ fn a_larger_size_is_applied_on_start_and_a_smaller_one_is_not() {
     });
 }
 
-#[test]
 fn flows_of_a_table_of_another_size_are_kept_to_be_looked_up() {
     on_node(|node| {
         let (pod, other) = (node.pod(), node.pod());

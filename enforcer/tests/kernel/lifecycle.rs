@@ -1,6 +1,7 @@
 //! One owner, processes that die, layouts that change, and the way out.
 
 use std::{
+    ffi::OsStr,
     io::{BufRead as _, BufReader},
     process::{Command, Stdio},
 };
@@ -9,11 +10,24 @@ use enforcer::{Contents, Enforcer, Hooks, LoadError, OpenError, Options, PinsErr
 use enforcer_abi::{Op, map};
 
 use crate::{
+    Test,
     support::{index_of, mechanisms, on_node, run},
     tables::peer,
 };
 
-#[test]
+/// Tells a process of this program that it is to be killed, and where its pins are.
+pub(crate) const CHILD: &str = "SLUICE_TEST_PIN_DIR";
+
+pub(crate) const TESTS: &[Test] = &tests![
+    a_second_owner_is_refused_and_told_who_the_first_one_is,
+    pins_have_to_be_on_a_bpf_file_system,
+    enforcement_outlives_a_killed_process,
+    maps_of_another_layout_stay_in_force_until_the_take_over,
+    a_take_over_that_was_cut_short_is_made_again,
+    a_pinned_map_of_another_shape_is_refused,
+    cleanup_leaves_no_trace,
+];
+
 fn a_second_owner_is_refused_and_told_who_the_first_one_is() {
     on_node(|node| {
         let first = node.open();
@@ -27,7 +41,6 @@ fn a_second_owner_is_refused_and_told_who_the_first_one_is() {
     });
 }
 
-#[test]
 fn pins_have_to_be_on_a_bpf_file_system() {
     on_node(|node| {
         let options = Options { pin_dir: "/tmp/sluice-pins".into(), ..node.options() };
@@ -38,30 +51,25 @@ fn pins_have_to_be_on_a_bpf_file_system() {
 }
 
 /// Not a test: the process that `enforcement_outlives_a_killed_process` kills.
-#[test]
-#[ignore = "started by another test, in whose namespace it attaches"]
-fn child_that_is_killed() {
-    let Ok(pin_dir) = std::env::var("SLUICE_TEST_PIN_DIR") else { return };
+pub(crate) fn child_that_is_killed(pin_dir: &OsStr) {
     let interface = std::env::var("SLUICE_TEST_INTERFACE").unwrap();
     let clock = enforcer::Clock::measure().unwrap();
     let hooks = if std::env::var("SLUICE_TEST_CLSACT").is_ok() { Hooks::Clsact } else { Hooks::Auto };
     let mut enforcer = Enforcer::open(&Options { hooks, ..Options::new(pin_dir, clock) }).unwrap();
     enforcer.attach(index_of(&interface)).unwrap();
     enforcer.apply(&[Op::PutPeer(peer([0, 1], 2))]).unwrap();
-    println!("\nattached");
+    println!("attached");
     // Until it is killed.
     let _ = std::io::stdin().read_line(&mut String::new());
 }
 
-#[test]
 fn enforcement_outlives_a_killed_process() {
     for hooks in [Hooks::Auto, Hooks::Clsact] {
         on_node(move |node| {
             let pod = node.pod();
             let mut command = Command::new(std::env::current_exe().unwrap());
             command
-                .args(["--exact", "lifecycle::child_that_is_killed", "--ignored", "--nocapture"])
-                .env("SLUICE_TEST_PIN_DIR", &node.pin_dir)
+                .env(CHILD, &node.pin_dir)
                 .env("SLUICE_TEST_INTERFACE", &pod.interface)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped());
@@ -88,7 +96,6 @@ fn enforcement_outlives_a_killed_process() {
 }
 
 /// Layouts before and after this one: upgrades may be taken back.
-#[test]
 fn maps_of_another_layout_stay_in_force_until_the_take_over() {
     for (hooks, mode) in mechanisms() {
         for other in ["v1", "v3"] {
@@ -127,7 +134,6 @@ fn maps_of_another_layout_stay_in_force_until_the_take_over() {
 }
 
 /// Not even an agent that was killed after the new tables stood and before it took over leaves less than was in force.
-#[test]
 fn a_take_over_that_was_cut_short_is_made_again() {
     on_node(|node| {
         let pod = node.pod();
@@ -150,7 +156,6 @@ fn a_take_over_that_was_cut_short_is_made_again() {
     });
 }
 
-#[test]
 fn a_pinned_map_of_another_shape_is_refused() {
     on_node(|node| {
         drop(node.open());
@@ -161,7 +166,6 @@ fn a_pinned_map_of_another_shape_is_refused() {
     });
 }
 
-#[test]
 fn cleanup_leaves_no_trace() {
     for hooks in [Hooks::Auto, Hooks::Clsact] {
         on_node(move |node| {

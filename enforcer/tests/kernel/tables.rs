@@ -6,7 +6,18 @@ use enforcer_abi::{
     PortValue, RowKey, RowValue, protocol,
 };
 
-use crate::support::{entry, on_node};
+use crate::{
+    Test,
+    support::{entry, on_node},
+};
+
+pub(crate) const TESTS: &[Test] = &tests![
+    every_operation_does_what_it_says_and_may_be_repeated,
+    what_is_written_outlives_the_process_and_so_does_the_epoch,
+    pods_have_slots_of_their_own_that_begin_at_zero,
+    sets_of_the_node_hold_exactly_what_is_given,
+    readers_can_be_waited_for,
+];
 
 const TABLE: u64 = 7;
 
@@ -43,7 +54,6 @@ fn front_end(port: u16, state: FrontEndState) -> FrontEndValue {
     FrontEndValue { key, state: state as u32, reserved: 0 }
 }
 
-#[test]
 fn every_operation_does_what_it_says_and_may_be_repeated() {
     on_node(|node| {
         let mut enforcer = node.open();
@@ -98,7 +108,6 @@ fn every_operation_does_what_it_says_and_may_be_repeated() {
     });
 }
 
-#[test]
 fn what_is_written_outlives_the_process_and_so_does_the_epoch() {
     on_node(|node| {
         let mut enforcer = node.open();
@@ -117,7 +126,6 @@ fn what_is_written_outlives_the_process_and_so_does_the_epoch() {
     });
 }
 
-#[test]
 fn pods_have_slots_of_their_own_that_begin_at_zero() {
     on_node(|node| {
         let mut enforcer = node.open();
@@ -140,7 +148,6 @@ fn pods_have_slots_of_their_own_that_begin_at_zero() {
     });
 }
 
-#[test]
 fn sets_of_the_node_hold_exactly_what_is_given() {
     on_node(|node| {
         let mut enforcer = node.open();
@@ -162,7 +169,6 @@ fn sets_of_the_node_hold_exactly_what_is_given() {
     });
 }
 
-#[test]
 fn readers_can_be_waited_for() {
     on_node(|node| {
         let enforcer = node.open();

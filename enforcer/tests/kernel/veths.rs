@@ -7,9 +7,21 @@ use std::{
 
 use enforcer::veth::{Change, Exclusions, Interfaces, Watcher};
 
-use crate::support::{on_node, run, wait_for};
+use crate::{
+    Test,
+    support::{on_node, run, wait_for},
+};
 
-#[test]
+pub(crate) const TESTS: &[Test] = &tests![
+    addresses_behind_a_veth_are_seen_without_entering_the_namespace,
+    a_pair_within_one_namespace_leads_nowhere_else,
+    uplinks_and_excluded_names_are_no_candidates,
+    default_routes_with_several_next_hops_and_of_ipv6_count,
+    veths_and_the_addresses_behind_them_are_announced,
+    interfaces_of_pods_are_not_taken_for_the_nodes,
+    a_namespace_that_has_an_id_for_itself_still_hears_of_its_own_interfaces,
+];
+
 fn addresses_behind_a_veth_are_seen_without_entering_the_namespace() {
     on_node(|node| {
         let pods = [node.pod(), node.pod()];
@@ -32,7 +44,6 @@ fn addresses_behind_a_veth_are_seen_without_entering_the_namespace() {
     });
 }
 
-#[test]
 fn a_pair_within_one_namespace_leads_nowhere_else() {
     on_node(|_| {
         run("ip", "link add sluice-a type veth peer name sluice-b");
@@ -41,7 +52,6 @@ fn a_pair_within_one_namespace_leads_nowhere_else() {
     });
 }
 
-#[test]
 fn uplinks_and_excluded_names_are_no_candidates() {
     on_node(|node| {
         let pods = [node.pod(), node.pod(), node.pod(), node.pod()];
@@ -56,7 +66,6 @@ fn uplinks_and_excluded_names_are_no_candidates() {
     });
 }
 
-#[test]
 fn default_routes_with_several_next_hops_and_of_ipv6_count() {
     on_node(|node| {
         let pods = [node.pod(), node.pod(), node.pod()];
@@ -85,7 +94,6 @@ fn until(watcher: &mut Watcher, mut wanted: impl FnMut(&Change) -> bool) {
     panic!("no such change was announced");
 }
 
-#[test]
 fn veths_and_the_addresses_behind_them_are_announced() {
     on_node(|node| {
         let mut watcher = Watcher::open().unwrap();
@@ -115,7 +123,6 @@ fn veths_and_the_addresses_behind_them_are_announced() {
     });
 }
 
-#[test]
 fn interfaces_of_pods_are_not_taken_for_the_nodes() {
     on_node(|node| {
         let pod = node.pod();
@@ -161,7 +168,6 @@ impl Drop for Named {
     }
 }
 
-#[test]
 fn a_namespace_that_has_an_id_for_itself_still_hears_of_its_own_interfaces() {
     // Given before, and given while somebody listens.
     for before in [true, false] {
