@@ -49,11 +49,11 @@ enum Task {
     },
     /// Hold the workspace against its own rules: who may depend on whom, what a file looks like.
     Tidy,
-    /// Run the class `prog` on the kernels from the floor to the newest, in QEMU. Fetches them from Debian.
+    /// Run the tests that judge packets on the kernels from the floor to the newest, in QEMU. Fetches them from Debian.
     Kernels {
         /// Series as in `uname -r`, such as 5.10; all if there is none.
         series: Vec<String>,
-        /// Only the tests whose names contain this.
+        /// Only the test target of this name, such as veth_tables, or the tests whose names contain this.
         #[arg(long, default_value = "")]
         only: String,
     },
@@ -108,7 +108,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Demo => demo::run(&toolchain),
         Task::Test { classes } => test::run(&toolchain, classes, test::Skipping::Allowed),
         Task::Ci => test::run(&toolchain, &[], test::Skipping::Fails),
-        Task::Kernels { series, only } => kernels::run(&root, series, only).map(|()| ExitCode::SUCCESS),
+        Task::Kernels { series, only } => kernels::run(&toolchain, series, only).map(|()| ExitCode::SUCCESS),
         Task::Bench { what, json } => bench::run(&toolchain, *what, *json),
     }
 }

@@ -9,51 +9,83 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::debian::{Kernel, Tools};
+use super::{
+    debian::{Kernel, Tools},
+    modules,
+    programs::Programs,
+};
 
-/// What the class `prog` needs of a kernel that has it as modules; the order is that of loading.
-const MODULES: [&str; 4] = ["dummy", "veth", "sch_ingress", "cls_bpf"];
-
-/// Runs as process 1. All is in memory, and nothing is mounted over /tmp, where the workspace itself may be. The last line
-/// tells the exit status, and `poweroff` ends QEMU.
+/// Runs as process 1. All is in memory, and nothing is mounted over /tmp, where the workspace itself may be. The lines
+/// that begin with `sluice-` are [`super::report`]'s to read, and `poweroff` ends QEMU.
 const INIT: &str = r#"#!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev /tmp /run
-/bin/busybox mount -t proc proc /proc
-/bin/busybox mount -t sysfs sys /sys
-/bin/busybox mount -t devtmpfs dev /dev
-/bin/busybox mount -t bpf bpf /sys/fs/bpf
-for module in /modules/*.ko; do /bin/busybox insmod "$module" 2>/dev/null; done
-/bin/busybox ip link set lo up
-cd @ROOT@/e2e && PATH=/bin CARGO_MANIFEST_DIR=@ROOT@/e2e /bin/check --test-threads=1 @ONLY@ 2>&1
-echo "sluice-exit-status $?"
-/bin/busybox poweroff -f
+export PATH=/bin
+for applet in mkdir mount insmod date poweroff; do /bin/busybox ln -s busybox /bin/$applet; done
+mkdir -p /proc /sys /dev /tmp /run
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t bpf bpf /sys/fs/bpf
+for module in /modules/*.ko; do insmod "$module" || echo "sluice-module $module"; done
+ip link set lo up
+cd @ROOT@/e2e
+export CARGO_MANIFEST_DIR=@ROOT@/e2e
+for target in @TARGETS@; do
+    echo "sluice-target $target"
+    start=$(date +%s)
+    /bin/$target --test-threads=1 --color=never --nocapture @ONLY@ 2>&1
+    echo "sluice-exit-status $? $(($(date +%s) - start))"
+done
+poweroff -f
 "#;
 
-/// Writes the compressed archive for one kernel and returns its path. Tests run whose names contain `only`.
-pub(super) fn build(tools: &Tools, kernel: &Kernel, check: &Path, root: &Path, only: &str) -> Result<PathBuf> {
+/// Programs of this machine that tests start. busybox has an `ip`, too, which knows neither `-batch` nor the index of a
+/// link.
+const PROGRAMS: [&str; 3] = ["ip", "tc", "nft"];
+
+/// Writes the compressed archive for one kernel and returns its path.
+pub(super) fn build(tools: &Tools, kernel: &Kernel, programs: &Programs, root: &Path) -> Result<PathBuf> {
     let tree = kernel.folder.join("initramfs");
     let _ = fs::remove_dir_all(&tree);
     fs::create_dir_all(tree.join("bin")).context("making the tree")?;
-    fs::create_dir_all(tree.join("modules")).context("making the tree")?;
     fs::copy(tools.root.join("bin/busybox"), tree.join("bin/busybox")).context("copying busybox")?;
     for applet in ["sh", "sysctl"] {
         std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet)).context("linking an applet")?;
     }
-    // busybox has one, too, which knows neither `-batch` nor the index of a link
-    copy_with_libraries("ip", &tree)?;
-    fs::copy(check, tree.join("bin/check")).context("copying the class prog")?;
-    let init = tree.join("init");
-    fs::write(&init, INIT.replace("@ROOT@", &root.display().to_string()).replace("@ONLY@", only))
-        .context("writing init")?;
-    fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).context("making init executable")?;
-    for (order, name) in MODULES.iter().enumerate() {
-        module(kernel, name, &tree.join(format!("modules/{order}-{name}.ko")))?;
+    PROGRAMS.iter().try_for_each(|name| copy_with_libraries(name, &tree))?;
+    // Tests look for the agent beside themselves.
+    copy_stripped(&programs.agent, &tree.join("bin/sluice-agent"))?;
+    for target in &programs.targets {
+        copy_stripped(&target.binary, &tree.join("bin").join(target.name))?;
     }
-    // The binary looks its cases up where it was built.
+    modules::unpack(kernel, &tree.join("modules"))?;
+    write_init(&tree, programs, root)?;
+    // The binaries look their cases up where they were built.
     let inside = root.strip_prefix("/").unwrap_or(root);
     fs::create_dir_all(tree.join(inside).join("e2e")).context("making the tree")?;
     copy_tree(&root.join("cases"), &tree.join(inside).join("cases"))?;
     archive(tools, &tree, &kernel.folder.join("initramfs.gz"))
+}
+
+fn write_init(tree: &Path, programs: &Programs, root: &Path) -> Result<()> {
+    let targets: Vec<&str> = programs.targets.iter().map(|target| target.name).collect();
+    // An empty filter is not the same as none: class `prog` asks more of a whole run.
+    let only = &programs.filter;
+    let only = if only.is_empty() { String::new() } else { format!("'{}'", only.replace('\'', r"'\''")) };
+    let text = INIT
+        .replace("@ROOT@", &root.display().to_string())
+        .replace("@TARGETS@", &targets.join(" "))
+        .replace("@ONLY@", &only);
+    let init = tree.join("init");
+    fs::write(&init, text).context("writing init")?;
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).context("making init executable")
+}
+
+/// Without what only a debugger reads: an emulated processor unpacks all of it into memory.
+fn copy_stripped(from: &Path, to: &Path) -> Result<()> {
+    let status = Command::new("strip").arg("-o").arg(to).arg(from).status();
+    let status = status.context("starting strip, which comes with the linker (package binutils)")?;
+    ensure!(status.success(), "strip failed on {}", from.display());
+    Ok(())
 }
 
 /// Copies one of this machine's programs, and the libraries that it is linked to, which keep their places.
@@ -73,26 +105,6 @@ fn copy_with_libraries(name: &str, tree: &Path) -> Result<()> {
         fs::copy(library, &place).with_context(|| format!("copying {library}"))?;
     }
     Ok(())
-}
-
-/// Unpacks one module; one that is built in is no error.
-fn module(kernel: &Kernel, name: &str, to: &Path) -> Result<()> {
-    let found = Command::new("find")
-        .arg(&kernel.modules)
-        .args(["-name", &format!("{name}.ko*")])
-        .output()
-        .context("starting find")?;
-    let found = String::from_utf8_lossy(&found.stdout).into_owned();
-    let Some(path) = found.lines().next() else { return Ok(()) };
-    let unpack: &[&str] = match Path::new(path).extension().and_then(|extension| extension.to_str()) {
-        Some("xz") => &["xz", "-dc"],
-        Some("zst") => &["zstd", "-dqc"],
-        Some("gz") => &["gzip", "-dc"],
-        _ => &["cat"],
-    };
-    let output = Command::new(unpack[0]).args(&unpack[1..]).arg(path).output().context("unpacking a module")?;
-    ensure!(output.status.success(), "{} could not unpack {path}", unpack[0]);
-    fs::write(to, output.stdout).with_context(|| format!("writing {}", to.display()))
 }
 
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {

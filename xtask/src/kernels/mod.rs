@@ -1,19 +1,23 @@
-//! `cargo xtask kernels`: the packet cases on the kernels that Sluice promises to run on, each booted in QEMU.
+//! `cargo xtask kernels`: the tests that judge packets, on the kernels that Sluice promises to run on, each booted in QEMU.
 //!
 //! Everything comes from Debian's packages and is unpacked into a cache folder, nothing is installed. A kernel is booted
-//! with an initramfs that holds busybox, the class `prog` as a static binary, and the cases.
+//! with an initramfs that holds busybox, the test targets and the agent as static binaries, this machine's `ip`, `tc` and
+//! `nft` with their libraries, the kernel's own modules, and the cases.
 
 mod boot;
 mod debian;
 mod initramfs;
+mod modules;
+mod programs;
+mod report;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+use std::{path::PathBuf, time::Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+
+use report::Report;
+
+use crate::toolchain::Toolchain;
 
 /// A kernel series and where Debian has it.
 pub(crate) struct Series {
@@ -32,39 +36,33 @@ const SERIES: [Series; 5] = [
     Series { name: "7.2", suite: "forky", archive: "debian" },
 ];
 
-/// Boots each of `names` (all if empty) and runs those tests of class `prog` there whose names contain `only`.
+/// Boots each of `names` (all if empty) and runs the tests there: of the target `only`, or those whose names contain it.
 ///
 /// # Errors
 ///
 /// If a kernel can't be had or booted, or a test fails in it.
-pub(crate) fn run(root: &Path, names: &[String], only: &str) -> Result<()> {
+pub(crate) fn run(toolchain: &Toolchain, names: &[String], only: &str) -> Result<()> {
     let chosen = choose(names)?;
     let cache = cache_folder()?;
     let tools = debian::tools(&cache)?;
-    let check = build_check(root)?;
+    println!("building the tests and the agent as static binaries");
+    let programs = programs::build(toolchain, only)?;
     let mut failed = Vec::new();
     for series in chosen {
-        let start = Instant::now();
         let kernel = debian::kernel(&cache, series)?;
-        let initramfs = initramfs::build(&tools, &kernel, &check, root, only)?;
-        let report = boot::run(&tools, &kernel, &initramfs)?;
+        let start = Instant::now();
+        let initramfs = initramfs::build(&tools, &kernel, &programs, &toolchain.root)?;
+        let console = boot::run(&tools, &kernel, &initramfs)?;
+        let report = Report::read(&console)?;
         println!(
-            "kernel {:<5} {:<28} {:>4} s  {}",
-            series.name,
+            "kernel {}, {} s; all that it printed: {}",
             kernel.release,
             start.elapsed().as_secs(),
-            report.summary
+            console.display()
         );
-        for one in &report.verifier {
-            println!(
-                "  {:<16} {:>7} instructions verified, loaded in {} ms",
-                one.program,
-                one.instructions,
-                one.microseconds / 1000
-            );
-        }
-        if !report.passed {
-            println!("  whole output: {}", report.log.display());
+        print!("{report}");
+        if !report.passed(programs.targets.len()) {
+            println!("  FAILED");
             failed.push(series.name);
         }
     }
@@ -92,28 +90,4 @@ fn cache_folder() -> Result<PathBuf> {
     let folder = PathBuf::from(home).join(".cache/sluice/kernels");
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     Ok(folder)
-}
-
-/// The class `prog` as one static binary: the initramfs has no C library.
-fn build_check(root: &Path) -> Result<PathBuf> {
-    let output = Command::new(env!("CARGO"))
-        .current_dir(root)
-        .args(["test", "--quiet", "--package", "e2e", "--test", "prog", "--no-run", "--message-format=json"])
-        .args(["--target", "x86_64-unknown-linux-gnu", "--target-dir", "target/kernels"])
-        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .context("starting cargo")?;
-    ensure!(output.status.success(), "the class prog did not build as a static binary");
-    let messages = String::from_utf8(output.stdout).context("cargo's messages are not UTF-8")?;
-    // One artifact a line, the package's programs among them.
-    let path = messages
-        .lines()
-        .filter(|line| line.contains(r#""name":"prog""#))
-        .find_map(|line| line.split_once("\"executable\":\"").and_then(|(_, rest)| rest.split_once('"')))
-        .map(|(path, _)| PathBuf::from(path));
-    match path {
-        Some(path) => Ok(path),
-        None => bail!("cargo named no executable for the class prog"),
-    }
 }
