@@ -1,12 +1,16 @@
 //! Services, as far as pods see them: front ends, and for each the classes and ports of the back ends that kube-proxy
 //! would lead to. [`Services`] keeps both; whether a table opens a front end is the compiler's business.
 
+mod targets;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use enforcer_abi::{Address, ClassId, FrontEndKey, FrontEndState, FrontEndValue, TableId};
 use roaring::RoaringBitmap;
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
+
+use targets::Targets;
 
 use crate::{
     class::addresses::{AddressId, Addresses},
@@ -24,6 +28,9 @@ pub(crate) type FrontEndName = (Address, u16, Protocol);
 /// All that a table needs to know of a back end: its class, port and protocol.
 pub(crate) type Target = (ClassId, u16, Protocol);
 
+/// Addresses and ports of back ends.
+type BackEnds = SmallVec<[(AddressId, u16); 8]>;
+
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     entries: Slab<ServiceEntry>,
@@ -34,12 +41,10 @@ pub(crate) struct Services {
     front_end_ids: BTreeMap<FrontEndName, FrontEndId>,
     /// Those whose back ends, or their classes, may have changed.
     stale: FxHashSet<ServiceId>,
-    /// Front ends to be judged again.
-    unjudged: FxHashSet<FrontEndId>,
+    /// Front ends that have changed themselves: who has them, or what their address is.
+    altered: FxHashSet<FrontEndId>,
     /// Front ends by what their back ends are to a table, so that a new table only looks at those that it opens.
-    by_target: BTreeMap<Target, RoaringBitmap>,
-    /// How many targets have each port.
-    target_ports: FxHashMap<(u16, Protocol), u32>,
+    by_target: Targets,
     /// Front ends whose entry is needed even if they are closed: those that aren't cluster IPs'.
     spelt_out: RoaringBitmap,
 }
@@ -80,6 +85,16 @@ pub(crate) struct FrontEnd {
     pub(crate) targets: Vec<Target>,
 }
 
+/// A front end that is to be judged again.
+#[derive(Debug)]
+pub(crate) struct Unjudged {
+    pub(crate) id: FrontEndId,
+    /// The back ends that it had so far.
+    pub(crate) old_targets: Vec<Target>,
+    /// It may have become something else to all tables, even to those that know nothing of its back ends' classes.
+    pub(crate) for_all: bool,
+}
+
 /// How a Service uses a front end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Use {
@@ -103,7 +118,7 @@ impl Services {
         let old = std::mem::replace(&mut self.entries[id].service, new.clone());
         for front_end in std::mem::take(&mut self.entries[id].front_ends) {
             self.front_ends[front_end].uses.retain(|user| user.service != id);
-            self.unjudged.insert(front_end);
+            self.altered.insert(front_end);
         }
         for (service, is_new) in [(&new, true), (&old, false)] {
             let Some(service) = service else { continue };
@@ -113,7 +128,7 @@ impl Services {
                 count(&mut addresses.get_mut(id).cluster_ips);
                 // whether closed front ends are written depends on what the address is
                 let own = self.front_end_ids.range(names_at((*address).into())).map(|(_, id)| *id);
-                self.unjudged.extend(own);
+                self.altered.extend(own);
             }
             for address in &service.external_ips {
                 let id = addresses.touch_address(*address);
@@ -153,6 +168,7 @@ impl Services {
                 let is_v4 = address.is_v4();
                 let user = Use { service: id, port: port.name.clone(), is_v4, is_local };
                 self.front_ends[front_end].uses.push(user);
+                self.altered.insert(front_end);
                 self.entries[id].front_ends.push(front_end);
             };
             service.cluster_ips.iter().for_each(|address| add((*address).into(), port.port, service.internal_local));
@@ -226,91 +242,66 @@ impl Services {
 
     /// Finds the back ends of Services that may have others than before, and answers with the front ends that are to be
     /// judged again.
-    pub(crate) fn refresh(&mut self, addresses: &Addresses) -> Vec<FrontEndId> {
+    pub(crate) fn refresh(&mut self, addresses: &Addresses) -> Vec<Unjudged> {
+        let altered = std::mem::take(&mut self.altered);
         let stale = std::mem::take(&mut self.stale);
-        let mut front_ends = std::mem::take(&mut self.unjudged);
         let of_stale = stale.iter().filter_map(|id| self.entries.get(*id)).flat_map(|entry| &entry.front_ends);
-        front_ends.extend(of_stale);
+        let mut front_ends: Vec<FrontEndId> = of_stale.chain(&altered).copied().collect();
+        front_ends.sort_unstable();
+        front_ends.dedup();
         let mut changed = Vec::new();
         for id in front_ends {
             let front_end = &self.front_ends[id];
             let (address, _, protocol) = front_end.name;
             let back_ends = front_end.uses.iter().flat_map(|user| self.back_ends(user, protocol));
-            let mut targets: Vec<Target> =
+            let mut targets: SmallVec<[Target; 8]> =
                 back_ends.map(|(address, port)| (addresses.get(address).class, port, protocol)).collect();
             targets.sort_unstable();
             targets.dedup();
-            self.set_targets(id, targets);
-            if addresses.find(address).is_some_and(|entry| entry.cluster_ips > 0) {
-                self.spelt_out.remove(id);
-            } else {
-                self.spelt_out.insert(id);
+            let is_altered = altered.contains(&id);
+            if is_altered {
+                if addresses.find(address).is_some_and(|entry| entry.cluster_ips > 0) {
+                    self.spelt_out.remove(id);
+                } else {
+                    self.spelt_out.insert(id);
+                }
             }
-            changed.push(id);
+            if is_altered || *targets != *self.front_ends[id].targets {
+                let old_targets = self.set_targets(id, targets.to_vec());
+                let for_all = is_altered || ports(&old_targets) != ports(&self.front_ends[id].targets);
+                changed.push(Unjudged { id, old_targets, for_all });
+            }
         }
-        changed.sort_unstable_by_key(|id| self.front_ends[*id].name);
         changed
     }
 
-    fn set_targets(&mut self, id: FrontEndId, new: Vec<Target>) {
+    /// Answers with what it had.
+    fn set_targets(&mut self, id: FrontEndId, new: Vec<Target>) -> Vec<Target> {
         let old = std::mem::take(&mut self.front_ends[id].targets);
         for target in old.iter().filter(|target| new.binary_search(target).is_err()) {
-            if let Some(front_ends) = self.by_target.get_mut(target) {
-                front_ends.remove(id);
-                if front_ends.is_empty() {
-                    self.by_target.remove(target);
-                    self.count_target(target, false);
-                }
-            }
+            self.by_target.remove(*target, id);
         }
         for target in new.iter().filter(|target| old.binary_search(target).is_err()) {
-            let front_ends = self.by_target.entry(*target).or_default();
-            let is_new = front_ends.is_empty();
-            front_ends.insert(id);
-            if is_new {
-                self.count_target(target, true);
-            }
+            self.by_target.insert(*target, id);
         }
         self.front_ends[id].targets = new;
+        old
     }
 
-    fn count_target(&mut self, &(_, port, protocol): &Target, is_new: bool) {
-        let count = self.target_ports.entry((port, protocol)).or_default();
-        *count = if is_new { *count + 1 } else { *count - 1 };
-        if *count == 0 {
-            self.target_ports.remove(&(port, protocol));
-        }
-    }
-
-    /// The front ends that need an entry in a table that `opens` some targets. All targets are looked at only if it opens
-    /// some port to everybody, else those of the classes that it knows.
+    /// The front ends that need an entry in a table that `opens` some targets, and knows these classes.
     pub(crate) fn with_entry(
         &self,
         classes: &[ClassId],
         opens_to_everybody: impl Fn(u16, Protocol) -> bool,
-        mut opens: impl FnMut(&Target) -> bool,
+        opens: impl FnMut(&Target) -> bool,
     ) -> RoaringBitmap {
-        let mut found = self.spelt_out.clone();
-        let mut add = |(target, front_ends): (&Target, &RoaringBitmap)| {
-            if opens(target) {
-                found |= front_ends;
-            }
-        };
-        if self.target_ports.keys().any(|(port, protocol)| opens_to_everybody(*port, *protocol)) {
-            self.by_target.iter().for_each(&mut add);
-        } else {
-            for &class in classes {
-                let of_class = (class, 0, Protocol::Tcp)..=(class, u16::MAX, Protocol::Sctp);
-                self.by_target.range(of_class).for_each(&mut add);
-            }
-        }
-        found
+        self.by_target.opened(classes, opens_to_everybody, opens) | &self.spelt_out
     }
 
     /// The back ends that kube-proxy would use: the ready ones, or if there are none those that serve while terminating
     /// (k8s.io/kubernetes pkg/proxy/topology.go, `CategorizeEndpoints`).
-    fn back_ends(&self, user: &Use, protocol: Protocol) -> Vec<(AddressId, u16)> {
-        let (mut ready, mut fallback) = (Vec::new(), Vec::new());
+    fn back_ends(&self, user: &Use, protocol: Protocol) -> BackEnds {
+        let (mut ready, mut fallback) = (BackEnds::new(), BackEnds::new());
         for slice in self.entries[user.service].slices.iter().map(|id| &self.slices[*id]) {
             for port in slice.ports.iter().filter(|port| port.name == user.port && port.protocol == protocol) {
                 let family_fits = |end: &&BackEnd| user.is_v4 == end.is_v4;
@@ -329,10 +320,6 @@ impl Services {
 
     pub(crate) fn front_end(&self, id: FrontEndId) -> &FrontEnd {
         &self.front_ends[id]
-    }
-
-    pub(crate) fn front_ends(&self) -> impl Iterator<Item = (FrontEndId, &FrontEnd)> {
-        self.front_ends.iter()
     }
 
     pub(crate) fn find(&self, name: FrontEndName) -> Option<FrontEndId> {
@@ -355,7 +342,7 @@ impl Services {
     }
 
     /// The Services that have a front end, with their back ends there.
-    pub(crate) fn users(&self, id: FrontEndId) -> Vec<(&ObjectName, Vec<(AddressId, u16)>)> {
+    pub(crate) fn users(&self, id: FrontEndId) -> Vec<(&ObjectName, BackEnds)> {
         let front_end = &self.front_ends[id];
         let users = front_end.uses.iter();
         users.map(|user| (&self.entries[user.service].name, self.back_ends(user, front_end.name.2))).collect()
@@ -375,6 +362,14 @@ impl Services {
             self.spelt_out.remove(id);
         }
     }
+}
+
+/// The ports of targets of one protocol.
+fn ports(targets: &[Target]) -> SmallVec<[u16; 4]> {
+    let mut ports: SmallVec<[u16; 4]> = targets.iter().map(|(_, port, _)| *port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 fn names_at(address: Address) -> std::ops::RangeInclusive<FrontEndName> {

@@ -210,9 +210,9 @@ impl Peers {
     }
 
     /// The tables that ask about any of these.
-    pub(crate) fn tables(&self, members: &[PeerId]) -> Vec<TableId> {
+    pub(crate) fn tables<'a>(&self, members: impl IntoIterator<Item = &'a PeerId>) -> Vec<TableId> {
         let mut tables: Vec<TableId> = members
-            .iter()
+            .into_iter()
             .filter_map(|id| self.entries.get(id))
             .flat_map(|entry| entry.tables.iter().copied())
             .collect();

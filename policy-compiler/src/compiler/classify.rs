@@ -62,8 +62,10 @@ impl Compiler {
         let new = (flags != 0 || class != block_class).then_some(PeerEntry { class, flags });
         let old_class = entry.class;
         for (old, new) in [(entry.class, class), (entry.block_class, block_class)] {
-            self.classes.hold_again(new);
-            self.classes.release(old);
+            if old != new {
+                self.classes.hold_again(new);
+                self.classes.release(old);
+            }
         }
         (entry.class, entry.block_class, entry.is_block_class_stale) = (class, block_class, false);
         entry.sent = new.map(|new| new.flags);

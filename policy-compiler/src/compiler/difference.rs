@@ -140,7 +140,8 @@ impl Compiler {
 
 /// Sets have no order, answers do.
 fn sort(delta: &mut Delta) {
-    delta.peers.sort_unstable_by_key(|change| change.address);
+    // the order of the bytes, as one number: there may be thousands
+    delta.peers.sort_unstable_by_key(|change| u128::from_be_bytes(change.address.0));
     delta.blocks.sort_unstable_by_key(|change| change.key);
     delta.rows_in.sort_unstable_by_key(|row| row.key);
     delta.rows_out.sort_unstable();

@@ -1,14 +1,15 @@
 //! Front ends are judged by the node's egress tables: by their back ends, at the back ends' ports.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use enforcer_abi::{Address, ClassId, Direction, FrontEndState, FrontEndValue, TableId};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Batch, Compiler};
 use crate::{
     change::Report,
-    front_end::{self, FrontEndId, Target},
+    class::PeerId,
+    front_end::{self, FrontEndId, Target, Unjudged},
     model::ObjectName,
     plan::Delta,
     table::{Row, Table, is_set},
@@ -17,37 +18,28 @@ use crate::{
 /// The rows of a table that were needed so far.
 type Rows = FxHashMap<ClassId, Option<Row>>;
 
+/// Front ends by their back ends.
+type Groups<'a> = FxHashMap<&'a [Target], Vec<FrontEndId>>;
+
 /// Services some of whose back ends are refused, as they were last reported.
 pub(super) type Mixed = BTreeSet<(ObjectName, TableId)>;
 
 impl Compiler {
     pub(super) fn judge_front_ends(&mut self, batch: &mut Batch) {
         let changed = self.services.refresh(&self.addresses);
-        let judges = |table: &&Table| table.rules.direction == Direction::Egress;
         let mut states: Vec<(TableId, FrontEndId, Option<FrontEndState>)> = Vec::new();
         // many front ends have back ends that are the same to a table, so those are judged once
-        let mut groups: BTreeMap<&[Target], Vec<FrontEndId>> = BTreeMap::new();
-        for &id in &changed {
-            groups.entry(&self.services.front_end(id).targets).or_default().push(id);
+        let mut groups: Groups<'_> = Groups::default();
+        for Unjudged { id, .. } in &changed {
+            groups.entry(&self.services.front_end(*id).targets).or_default().push(*id);
         }
-        for table in self.tables.used().filter(judges) {
+        for table in self.concerned(&changed) {
+            self.judge(table, &groups, &mut Rows::default(), &mut states);
+        }
+        for table in self.tables.came().filter(|table| table.rules.direction == Direction::Egress) {
             let mut rows = Rows::default();
-            let of_table: BTreeMap<&[Target], Vec<FrontEndId>>;
-            let groups = if self.tables.was_used(table.id) {
-                &groups
-            } else {
-                of_table = self.groups_with_entry(table, &mut rows);
-                &of_table
-            };
-            for (targets, front_ends) in groups {
-                let open = targets.iter().filter(|target| self.opens(table, target, &mut rows)).count();
-                for &id in front_ends {
-                    let state = self.state(id, open);
-                    if self.tables.front_end(table.id, id) != state {
-                        states.push((table.id, id, state));
-                    }
-                }
-            }
+            let groups = self.groups_with_entry(table, &mut rows);
+            self.judge(table, &groups, &mut rows, &mut states);
         }
         let may_be_mixed = !changed.is_empty() || !states.is_empty() || self.tables.went().next().is_some();
         for (table, id, state) in states {
@@ -56,12 +48,50 @@ impl Compiler {
         if may_be_mixed {
             self.report_mixed(batch);
         }
-        batch.front_ends = changed;
+        batch.front_ends = changed.into_iter().map(|front_end| front_end.id).collect();
+    }
+
+    /// The tables that were there before and may see front ends otherwise than before. To a table that asks about none of
+    /// the peers behind a front end, before or now, they all are everybody: it sees which ports they have, no more.
+    fn concerned(&self, changed: &[Unjudged]) -> impl Iterator<Item = &Table> {
+        let ids: Vec<TableId> = if changed.iter().any(|front_end| front_end.for_all) {
+            self.tables.used().map(|table| table.id).collect()
+        } else {
+            let targets = changed.iter().flat_map(|front_end| {
+                front_end.old_targets.iter().chain(&self.services.front_end(front_end.id).targets)
+            });
+            let classes: FxHashSet<ClassId> = targets.map(|(class, ..)| *class).collect();
+            let peers: FxHashSet<PeerId> =
+                classes.iter().flat_map(|class| self.classes.members(*class)).copied().collect();
+            self.peers.tables(peers.iter())
+        };
+        let stays = |id: &TableId| self.tables.was_used(*id) && self.tables.is_used(*id);
+        let tables = ids.into_iter().filter(stays).filter_map(|id| Some(&self.tables.get(id)?.table));
+        tables.filter(|table| table.rules.direction == Direction::Egress)
+    }
+
+    /// Adds to `states` what is otherwise than a table's entries say.
+    fn judge(
+        &self,
+        table: &Table,
+        groups: &Groups<'_>,
+        rows: &mut Rows,
+        states: &mut Vec<(TableId, FrontEndId, Option<FrontEndState>)>,
+    ) {
+        for (targets, front_ends) in groups {
+            let open = targets.iter().filter(|target| self.opens(table, target, rows)).count();
+            for &id in front_ends {
+                let state = self.state(id, open);
+                if self.tables.front_end(table.id, id) != state {
+                    states.push((table.id, id, state));
+                }
+            }
+        }
     }
 
     /// The front ends that need an entry in a table that is new.
-    fn groups_with_entry(&self, table: &Table, rows: &mut Rows) -> BTreeMap<&[Target], Vec<FrontEndId>> {
-        let mut groups: BTreeMap<&[Target], Vec<FrontEndId>> = BTreeMap::new();
+    fn groups_with_entry(&self, table: &Table, rows: &mut Rows) -> Groups<'_> {
+        let mut groups = Groups::default();
         let classes = self.peers.classes(&table.peers);
         let to_everybody = |port, protocol| is_set(&table.everybody.bits, table.port_class(protocol, port));
         for id in self.services.with_entry(&classes, to_everybody, |target| self.opens(table, target, rows)) {
@@ -173,10 +203,8 @@ impl Compiler {
 
     /// The front ends that a table has entries for.
     pub(super) fn front_ends_of(&self, table: TableId) -> impl Iterator<Item = FrontEndValue> {
-        let front_ends = self.services.front_ends();
-        front_ends.filter_map(move |(id, front_end)| {
-            Some(front_end::value(table, front_end.name, self.tables.front_end(table, id)?))
-        })
+        let front_ends = self.tables.front_ends(table);
+        front_ends.map(move |(id, state)| front_end::value(table, self.services.front_end(id).name, state))
     }
 
     /// Ends the batch.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use enforcer_abi::{Direction, FrontEndState, TableId};
+use roaring::RoaringBitmap;
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -29,33 +30,26 @@ pub(super) struct TableEntry {
     users: u32,
     /// It was there when the batch began.
     is_old: bool,
-    /// The entries of front ends, by number.
-    front_ends: Vec<Entry>,
+    /// The front ends that have an entry, by what it says ([`FrontEndState`]).
+    front_ends: [RoaringBitmap; 3],
     /// What those had when the batch began that have changed since.
     front_ends_before: BTreeMap<FrontEndId, Option<FrontEndState>>,
 }
 
-/// Whether a front end has an entry, and what it says, in a byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry(u8);
-
-impl Entry {
-    const NONE: Self = Self(u8::MAX);
-
-    fn new(state: Option<FrontEndState>) -> Self {
-        state.map_or(Self::NONE, |state| Self(state as u8))
-    }
-
-    fn state(self) -> Option<FrontEndState> {
-        [FrontEndState::Closed, FrontEndState::Mixed, FrontEndState::Open]
-            .into_iter()
-            .find(|state| *state as u8 == self.0)
-    }
-}
+const STATES: [FrontEndState; 3] = [FrontEndState::Closed, FrontEndState::Mixed, FrontEndState::Open];
 
 impl TableEntry {
     fn front_end(&self, id: FrontEndId) -> Option<FrontEndState> {
-        self.front_ends.get(id as usize)?.state()
+        STATES.into_iter().find(|state| self.front_ends[*state as usize].contains(id))
+    }
+
+    fn set_front_end(&mut self, id: FrontEndId, old: Option<FrontEndState>, new: Option<FrontEndState>) {
+        if let Some(old) = old {
+            self.front_ends[old as usize].remove(id);
+        }
+        if let Some(new) = new {
+            self.front_ends[new as usize].insert(id);
+        }
     }
 }
 
@@ -71,7 +65,13 @@ impl Tables {
             let table = Table::new(id, rules);
             table.peers.iter().for_each(|peer| peers.add_table(*peer, id));
             self.made.push(id);
-            TableEntry { table, users: 0, is_old: false, front_ends: Vec::new(), front_ends_before: BTreeMap::new() }
+            TableEntry {
+                table,
+                users: 0,
+                is_old: false,
+                front_ends: Default::default(),
+                front_ends_before: BTreeMap::new(),
+            }
         });
         entry.users += 1;
         id
@@ -135,6 +135,13 @@ impl Tables {
         entry.front_end(id)
     }
 
+    /// All entries of front ends of a table that is in use.
+    pub(super) fn front_ends(&self, table: TableId) -> impl Iterator<Item = (FrontEndId, FrontEndState)> {
+        let entry = self.entries.get(&table).filter(|entry| entry.users > 0);
+        let by_state = entry.into_iter().flat_map(|entry| STATES.into_iter().zip(&entry.front_ends));
+        by_state.flat_map(|(state, ids)| ids.iter().map(move |id| (id, state)))
+    }
+
     /// The entry of a front end when the batch began.
     pub(super) fn front_end_before(&self, table: TableId, id: FrontEndId) -> Option<FrontEndState> {
         let entry = self.entries.get(&table).filter(|entry| entry.is_old)?;
@@ -144,14 +151,9 @@ impl Tables {
 
     pub(super) fn set_front_end(&mut self, table: TableId, id: FrontEndId, state: Option<FrontEndState>) {
         let Some(entry) = self.entries.get_mut(&table) else { return };
-        if entry.front_ends.len() <= id as usize {
-            if state.is_none() {
-                return;
-            }
-            entry.front_ends.resize(id as usize + 1, Entry::NONE);
-        }
-        let old = std::mem::replace(&mut entry.front_ends[id as usize], Entry::new(state)).state();
+        let old = entry.front_end(id);
         if old != state {
+            entry.set_front_end(id, old, state);
             entry.front_ends_before.entry(id).or_insert(old);
             self.judged.insert(table);
         }
@@ -172,10 +174,8 @@ impl Tables {
     /// The front ends of tables that went, which had entries.
     pub(super) fn front_ends_gone(&self) -> impl Iterator<Item = (TableId, FrontEndId)> {
         let went = self.released.iter().filter_map(|table| Some((*table, self.entries.get(table)?)));
-        went.filter(|(_, entry)| entry.is_old && entry.users == 0).flat_map(|(table, entry)| {
-            let had_entry = |(_, before): &(FrontEndId, &Entry)| **before != Entry::NONE;
-            (0..).zip(&entry.front_ends).filter(had_entry).map(move |(id, _)| (table, id))
-        })
+        went.filter(|(_, entry)| entry.is_old && entry.users == 0)
+            .flat_map(|(table, entry)| entry.front_ends.iter().flatten().map(move |id| (table, id)))
     }
 
     /// Front ends that are mixed now and were not.

@@ -373,6 +373,31 @@ fn front_ends_matter_once_egress_is_judged() {
     assert_eq!(states(&compiler.contents()), [0_u32; 0]);
 }
 
+/// Only tables that ask about back ends' peers are asked again what they think of these, but all of them see their ports.
+#[test]
+fn front_ends_follow_the_ports_of_back_ends_that_are_everybody() {
+    let mut events = server_and_client();
+    events.extend(service(&[("10.0.0.2", true), ("10.0.0.7", true)]));
+    events.push(Event::PutPolicy(policy("out", Direction::Egress, None)));
+    let mut compiler = compiler(events);
+    let states =
+        |compiler: &Compiler| compiler.contents().front_ends.values().map(|value| value.state).collect::<Vec<_>>();
+    assert_eq!(states(&compiler), [2]);
+    let changes = compiler.apply(Event::PutPod(pod("client", "app=other", &["10.0.0.2"])));
+    assert_eq!(summary(&changes), "-peer=1 -row=1 epoch=1", "another class, and the same to this table");
+    let with_port = |number| {
+        let [_, Event::PutEndpointSlice(mut slice)] = service(&[("10.0.0.2", true), ("10.0.0.7", true)]) else {
+            panic!("a slice")
+        };
+        slice.ports[0].number = number;
+        Event::PutEndpointSlice(slice)
+    };
+    compiler.apply(with_port(81));
+    assert_eq!(states(&compiler), [0_u32; 0]);
+    compiler.apply(with_port(80));
+    assert_eq!(states(&compiler), [2]);
+}
+
 #[test]
 fn endpoints_are_told_while_somebody_forwards() {
     let mut compiler = compiler(server_and_client());
