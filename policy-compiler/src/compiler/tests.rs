@@ -398,6 +398,20 @@ fn front_ends_follow_the_ports_of_back_ends_that_are_everybody() {
     assert_eq!(states(&compiler), [2]);
 }
 
+/// Neither its old class nor its new one may be forgotten when the tables are looked up that ask about it.
+#[test]
+fn front_ends_follow_the_labels_of_back_ends() {
+    let mut events = server_and_client();
+    events.extend(service(&[("10.0.0.2", true)]));
+    events.push(Event::PutPolicy(policy("out", Direction::Egress, Some(vec![of_pods("app=client")]))));
+    let mut compiler = compiler(events);
+    assert_eq!(compiler.contents().front_ends.len(), 1);
+    compiler.apply(Event::PutPod(pod("client", "app=other", &["10.0.0.2"])));
+    assert!(compiler.contents().front_ends.is_empty());
+    compiler.apply(Event::PutPod(pod("client", "app=client", &["10.0.0.2"])));
+    assert_eq!(compiler.contents().front_ends.len(), 1);
+}
+
 #[test]
 fn endpoints_are_told_while_somebody_forwards() {
     let mut compiler = compiler(server_and_client());
