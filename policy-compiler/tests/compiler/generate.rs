@@ -336,3 +336,59 @@ pub(crate) fn move_or_service() -> impl Strategy<Value = Event> {
         3 => slice().prop_map(move |slice| Event::PutEndpointSlice(EndpointSlice { name: red(slice.name), ..slice })),
     ]
 }
+
+fn behind(number: usize, labels: Labels, ports: Vec<NamedPort>) -> Event {
+    Event::PutPod(Pod { labels, ports, node: Some(Arc::from("there")), ..labelled(number, "") })
+}
+
+/// A pod of this node under a policy for egress, and a Service of two pods elsewhere.
+pub(crate) fn behind_a_service() -> impl Strategy<Value = Vec<Event>> {
+    let front_end = ServicePort { name: Arc::from(""), protocol: Protocol::Tcp, port: 80, node_port: None };
+    let service = Service {
+        name: ObjectName::new("red", "one"),
+        cluster_ips: vec![address("10.96.0.1")],
+        external_ips: Vec::new(),
+        ports: vec![front_end],
+        internal_local: false,
+        external_local: false,
+    };
+    let endpoint = |number: usize| Endpoint {
+        addresses: vec![addresses()[number]],
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: Some(Arc::from("there")),
+    };
+    let slice = EndpointSlice {
+        name: ObjectName::new("red", "s1"),
+        service: Arc::from("one"),
+        ports: vec![EndpointPort { name: Arc::from(""), protocol: Protocol::Tcp, number: 8080 }],
+        endpoints: vec![endpoint(1), endpoint(2)],
+    };
+    two_tables().prop_map(move |events| {
+        let policies = events.into_iter().filter(|event| matches!(event, Event::PutPolicy(_)));
+        let pods = [Event::PutPod(labelled(0, "x")), behind(1, Labels::new(), Vec::new())];
+        let objects = [Event::PutService(service.clone()), Event::PutEndpointSlice(slice.clone())];
+        policies.chain(pods).chain(objects).collect()
+    })
+}
+
+/// What happens to pods behind a Service, and to what is said of it.
+pub(crate) fn relabelled_or_service() -> impl Strategy<Value = Event> {
+    let port = (text(&["http", "dns"]), select(vec![80, 8080])).prop_map(|(name, number)| NamedPort {
+        name,
+        protocol: Protocol::Tcp,
+        number,
+    });
+    let pod = (1_usize..3, labels(), vec(port, 0..2)).prop_map(|(number, labels, ports)| behind(number, labels, ports));
+    let slice = slice().prop_map(|slice| EndpointSlice {
+        name: ObjectName::new("red", "s1"),
+        service: Arc::from("one"),
+        ..slice
+    });
+    prop_oneof![
+        8 => pod,
+        1 => namespace().prop_map(Event::PutNamespace),
+        1 => slice.prop_map(Event::PutEndpointSlice),
+    ]
+}

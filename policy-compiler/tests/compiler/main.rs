@@ -6,36 +6,15 @@ mod direct;
 mod examples;
 mod generate;
 mod kernel;
+mod sequence;
 mod world;
 
 use std::sync::Arc;
 
-use policy_compiler::{Compiler, Contents, Event, Options, Step};
+use policy_compiler::{Contents, Event, Step};
 use proptest::prelude::*;
 
-use world::World;
-
-fn compiler() -> Compiler {
-    Compiler::new(Options::new(generate::NODE))
-}
-
-/// Applies batches one by one, holding everything against everything after each.
-fn run(batches: Vec<Vec<Event>>) -> Result<(), TestCaseError> {
-    let mut compiler = compiler();
-    let mut world = World::default();
-    let mut kernel = kernel::Kernel::default();
-    for batch in batches {
-        batch.iter().for_each(|event| world.apply(event));
-        let changes = compiler.apply_all(batch);
-        let contents = compiler.contents();
-        kernel.carry_out(&changes.steps, &contents)?;
-        let mut fresh = self::compiler();
-        fresh.apply_all(world.events());
-        prop_assert_eq!(&contents, &fresh.contents(), "the tables are not those of a fresh compilation");
-        direct::check(&world, &contents)?;
-    }
-    Ok(())
-}
+use sequence::{compiler, run};
 
 fn contents(events: Vec<Event>) -> Contents {
     let mut compiler = compiler();
@@ -92,6 +71,14 @@ proptest! {
     fn pods_change_tables_beside_services(
         first in generate::two_tables(),
         batches in prop::collection::vec(prop::collection::vec(generate::move_or_service(), 3..9), 2..6),
+    ) {
+        run(std::iter::once(first).chain(batches).collect())?;
+    }
+
+    #[test]
+    fn back_ends_are_relabelled(
+        first in generate::behind_a_service(),
+        batches in prop::collection::vec(prop::collection::vec(generate::relabelled_or_service(), 1..4), 1..6),
     ) {
         run(std::iter::once(first).chain(batches).collect())?;
     }

@@ -11,6 +11,7 @@ use policy_compiler::{
     reference::{Connection, End, Objects, Verdict},
     walk::{Packet, walk},
 };
+use proptest::{prop_assert_eq, test_runner::TestCaseError};
 
 use crate::generate::{Manifests, NODES, PORTS, document, remotes};
 
@@ -34,14 +35,30 @@ pub(crate) struct Question {
 
 impl Judges {
     pub(crate) fn of(objects: &Manifests) -> Self {
-        let parsed = parse("f.json", document(objects).as_bytes());
+        Self::read("f.json", document(objects).as_bytes(), remotes(objects))
+    }
+
+    /// Of a file's objects; questions are asked about these remotes.
+    pub(crate) fn read(file: &str, content: &[u8], remotes: Vec<IpAddr>) -> Self {
+        let parsed = parse(file, content);
         let mut api = Objects::default();
         parsed.objects.iter().for_each(|located| api.put(&located.object));
         let cluster = assemble([&parsed]).cluster;
         let mut compiler = Compiler::new(Options::new(NODES[0]));
         compiler.apply_all(cluster.events_since(&Cluster::default()));
         let (contents, pods) = (compiler.contents(), compiler.pods());
-        Self { objects: api, cluster, contents, pods, remotes: remotes(objects) }
+        Self { objects: api, cluster, contents, pods, remotes }
+    }
+
+    /// Whether all of them answer every question alike.
+    pub(crate) fn agree(&self) -> Result<(), TestCaseError> {
+        for question in self.questions() {
+            prop_assert_eq!(self.tables(&question), Some(self.reference(&question)), "{:?}", question);
+        }
+        for connection in self.connections() {
+            prop_assert_eq!(self.explained(&connection), self.judged(&connection), "{:?}", connection);
+        }
+        Ok(())
     }
 
     /// At every pod of the first node that has an address.

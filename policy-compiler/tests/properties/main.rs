@@ -98,16 +98,7 @@ fn garbage_in_a_policy_never_allows_more() {
 #[test]
 fn reference_and_tables_agree_on_garbage() {
     TestRunner::new(config())
-        .run(&damaged(), |(_, broken, _)| {
-            let judges = Judges::of(&broken);
-            for question in judges.questions() {
-                prop_assert_eq!(judges.tables(&question), Some(judges.reference(&question)), "{:?}", question);
-            }
-            for connection in judges.connections() {
-                prop_assert_eq!(judges.explained(&connection), judges.judged(&connection), "{:?}", connection);
-            }
-            Ok(())
-        })
+        .run(&damaged(), |(_, broken, _)| Judges::of(&broken).agree())
         .unwrap_or_else(|error| panic!("{error}"));
 }
 
