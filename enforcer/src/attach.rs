@@ -5,7 +5,7 @@
 //! before it made it; one direction may be attached and the other not. Either way the next agent finds the interface
 //! incomplete ([`Attached::complete`]) and attaches it again, which completes what is there. Filters need no pin.
 
-use std::{io, os::fd::AsFd as _};
+use std::{io, os::fd::AsFd as _, path::Path};
 
 use enforcer_abi::Direction;
 use thiserror::Error;
@@ -289,6 +289,35 @@ pub(crate) fn remove_filters(netlink: &mut Netlink) -> Result<(), AttachError> {
         }
     }
     Ok(())
+}
+
+/// Whether both our programs are on this interface, by either mechanism. Needs no lock and changes nothing.
+pub(crate) fn is_complete(pins: &Path, netlink: &mut Netlink, ifindex: u32) -> Result<bool, AttachError> {
+    let hooks = Direction::ALL.map(|direction| has_our_link(pins, ifindex, direction));
+    if hooks == [true; 2] {
+        return Ok(true);
+    }
+    for direction in Direction::ALL {
+        if !has_our_filter(netlink, ifindex, direction)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether any of our programs is on this interface.
+pub(crate) fn is_begun(pins: &Path, netlink: &mut Netlink, ifindex: u32) -> Result<bool, AttachError> {
+    for direction in Direction::ALL {
+        if has_our_link(pins, ifindex, direction) || has_our_filter(netlink, ifindex, direction)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn has_our_link(pins: &Path, ifindex: u32, direction: Direction) -> bool {
+    let link = sys::open_pin(&pins::link(pins, ifindex, direction));
+    link.and_then(|link| sys::link_info(link.as_fd())).is_ok_and(|info| info.ifindex == ifindex)
 }
 
 fn our_filters(netlink: &mut Netlink) -> Result<Vec<(u32, Direction)>, NetlinkError> {

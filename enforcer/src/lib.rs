@@ -21,6 +21,7 @@ mod slots;
 mod sys;
 mod table;
 mod tables;
+mod unattended;
 pub mod veth;
 
 pub use attach::{Ahead, AttachError, Attached, Attachment, Mode};
@@ -35,6 +36,7 @@ pub use pins::PinsError;
 pub use plan::MapSizes;
 pub use table::Fill;
 pub use tables::{Contents, TableError};
+pub use unattended::{Unattended, UnattendedError, is_attached};
 
 /// The eBPF object that this build carries.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sluice"));

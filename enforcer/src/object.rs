@@ -4,7 +4,7 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use aya::{
@@ -15,7 +15,7 @@ use aya::{
 use enforcer_abi::{Direction, Settings, map};
 use thiserror::Error;
 
-use crate::sys::MapShape;
+use crate::sys::{self, MapShape};
 
 /// Why the packet program could not be loaded.
 #[derive(Debug, Error)]
@@ -148,6 +148,14 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
+    /// Those that an agent has pinned in the folder of a layout.
+    pub(crate) fn open(layout: &Path) -> io::Result<Self> {
+        Ok(Self {
+            to_pod: sys::open_pin(&layout.join(program_name(Direction::Ingress)))?,
+            from_pod: sys::open_pin(&layout.join(program_name(Direction::Egress)))?,
+        })
+    }
+
     /// The program that judges packets of this direction.
     pub(crate) fn of(&self, direction: Direction) -> &OwnedFd {
         match direction {
@@ -237,7 +245,7 @@ fn check_pinned(entry: &MapPlan) -> Result<(), LoadError> {
 }
 
 /// The entries of a pinned map, `None` if there is none.
-pub(crate) fn pinned_entries(pin: &std::path::Path) -> Option<u32> {
+pub(crate) fn pinned_entries(pin: &Path) -> Option<u32> {
     MapShape::of_pin(pin).ok().map(|shape| shape.max_entries)
 }
 

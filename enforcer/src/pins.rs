@@ -12,12 +12,17 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use enforcer_abi::{Direction, LAYOUT_VERSION};
 use thiserror::Error;
 
 const SUCCESSOR: &str = "-next";
+/// How long an agent waits for the lock: whoever attaches without an agent has it for a few milliseconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// What can go wrong with the pin folder.
 #[derive(Debug, Error)]
@@ -29,6 +34,12 @@ pub enum PinsError {
         path: String,
         /// Process id and command, as far as they can be seen.
         holder: String,
+    },
+    /// No agent has ever run here.
+    #[error("nothing is pinned at {path}: the agent has not run on this node since it was booted")]
+    Nothing {
+        /// The pin folder.
+        path: String,
     },
     /// A call on the BPF file system failed.
     #[error("{action} {path}")]
@@ -62,6 +73,7 @@ pub(crate) struct Pins {
 impl Pins {
     /// Makes the folder if need be and locks it.
     pub(crate) fn open(root: &Path) -> Result<Self, PinsError> {
+        let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
             for path in [root.to_path_buf(), root.join(layout_name()), root.join("links")] {
                 make_dir(&path)?;
@@ -69,6 +81,10 @@ impl Pins {
             let lock = File::open(root).map_err(PinsError::file("could not open", root))?;
             match lock.try_lock() {
                 Ok(()) => {}
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    thread::sleep(LOCK_PAUSE);
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => {
                     return Err(PinsError::InUse { path: root.display().to_string(), holder: holder(&lock) });
                 }
@@ -83,6 +99,27 @@ impl Pins {
                 _ => {}
             }
         }
+    }
+
+    /// Locks the folder that is there, for whoever stands in for an agent that isn't; `None` if somebody has the lock.
+    pub(crate) fn open_unattended(root: &Path) -> Result<Option<Self>, PinsError> {
+        let lock = File::open(root).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => PinsError::Nothing { path: root.display().to_string() },
+            _ => PinsError::file("could not open", root)(source),
+        })?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Self { root: root.to_path_buf(), lock })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(PinsError::file("could not lock", root)(source)),
+        }
+    }
+
+    /// The folders of all layouts that are pinned, this one's first, then the newest.
+    pub(crate) fn layouts(&self) -> Result<Vec<PathBuf>, PinsError> {
+        let mut others = self.other_layouts()?;
+        others.sort_unstable_by_key(|path| std::cmp::Reverse(layout_number(path)));
+        let own = self.root.join(layout_name());
+        Ok(own.is_dir().then_some(own).into_iter().chain(others).collect())
     }
 
     /// Where a map or program of this layout is pinned.
@@ -116,11 +153,12 @@ impl Pins {
 
     /// Where the link of an interface and direction is pinned.
     pub(crate) fn link(&self, ifindex: u32, direction: Direction) -> PathBuf {
-        let suffix = match direction {
-            Direction::Ingress => "to",
-            Direction::Egress => "from",
-        };
-        self.root.join("links").join(format!("{ifindex}-{suffix}"))
+        link(&self.root, ifindex, direction)
+    }
+
+    /// The folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// All pinned links.
@@ -150,11 +188,7 @@ impl Pins {
     }
 
     fn other_layouts(&self) -> Result<Vec<PathBuf>, PinsError> {
-        let is_other = |path: &PathBuf| {
-            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
-                name != layout_name() && name.strip_prefix('v').is_some_and(|version| version.parse::<u32>().is_ok())
-            })
-        };
+        let is_other = |path: &PathBuf| layout_number(path).is_some_and(|number| number != LAYOUT_VERSION);
         Ok(entries(&self.root)?.into_iter().filter(is_other).collect())
     }
 
@@ -174,8 +208,21 @@ impl Drop for Pins {
     }
 }
 
+/// Where the link of an interface and direction is pinned below a pin folder.
+pub(crate) fn link(root: &Path, ifindex: u32, direction: Direction) -> PathBuf {
+    let suffix = match direction {
+        Direction::Ingress => "to",
+        Direction::Egress => "from",
+    };
+    root.join("links").join(format!("{ifindex}-{suffix}"))
+}
+
 fn layout_name() -> String {
     format!("v{LAYOUT_VERSION}")
+}
+
+fn layout_number(path: &Path) -> Option<u32> {
+    path.file_name()?.to_str()?.strip_prefix('v')?.parse().ok()
 }
 
 fn make_dir(path: &Path) -> Result<(), PinsError> {

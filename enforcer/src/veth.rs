@@ -78,6 +78,12 @@ impl Interfaces {
         }
     }
 
+    /// The id ([`Link::netns`]) of the namespace that an open file stands for; `None` if this namespace has none for it,
+    /// as before any interface of this one has led there.
+    pub fn namespace_at(&mut self, file: BorrowedFd<'_>) -> Result<Option<i32>, NetlinkError> {
+        self.netlink.namespace_id_of_file(file)
+    }
+
     /// The interfaces that default routes lead through.
     pub fn default_route_links(&mut self) -> Result<Vec<u32>, NetlinkError> {
         self.netlink.default_route_links()

@@ -4,7 +4,11 @@
 mod monitor;
 mod tc;
 
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
@@ -139,8 +143,17 @@ impl Netlink {
 
     /// The id that this namespace has for the one that a process or thread is in, if it has one.
     pub(crate) fn namespace_id(&mut self, pid: u32) -> Result<Option<i32>, NetlinkError> {
+        self.namespace_id_by(NsidAttribute::Pid(pid))
+    }
+
+    /// The same for an open file of the namespace, such as `/run/netns/NAME`.
+    pub(crate) fn namespace_id_of_file(&mut self, file: BorrowedFd<'_>) -> Result<Option<i32>, NetlinkError> {
+        self.namespace_id_by(NsidAttribute::Fd(file.as_raw_fd().cast_unsigned()))
+    }
+
+    fn namespace_id_by(&mut self, which: NsidAttribute) -> Result<Option<i32>, NetlinkError> {
         let mut request = NsidMessage::default();
-        request.attributes.push(NsidAttribute::Pid(pid));
+        request.attributes.push(which);
         let answers =
             self.request(RouteNetlinkMessage::GetNsId(request), 0).map_err(failed("ask for a namespace id"))?;
         Ok(answers.into_iter().find_map(|answer| {

@@ -118,6 +118,17 @@ pub(crate) struct Map<K, V> {
     types: PhantomData<fn(K) -> V>,
 }
 
+/// Removes the entry of `key` from a pinned map, whatever its values are; says whether it was there.
+pub(crate) fn delete_from_pin<K: Pod>(path: &Path, key: &K) -> io::Result<bool> {
+    let fd = open_pin(path)?;
+    let shape = MapShape::of(fd.as_fd())?;
+    if shape.key_size as usize != size_of::<K>() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "its keys are of another size"));
+    }
+    // no value is read or written
+    Map::<K, K> { fd, shape, types: PhantomData }.delete(key)
+}
+
 /// Where a walk over a map stands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cursor<K> {

@@ -19,7 +19,7 @@ use std::{
 pub(crate) use link::{
     Hook, link_detach, link_info, link_update, program_id, program_name, tcx_attach_first, tcx_query,
 };
-pub(crate) use map::{Cursor, Map, MapShape, PerCpuMap};
+pub(crate) use map::{Cursor, Map, MapShape, PerCpuMap, delete_from_pin};
 
 /// Commands of bpf(2), `enum bpf_cmd` of the kernel's include/uapi/linux/bpf.h.
 #[derive(Clone, Copy)]

@@ -24,6 +24,7 @@ mod grow;
 mod lifecycle;
 mod support;
 mod tables;
+mod unattended;
 mod veths;
 
 /// A test, which panics if what it is about isn't so.
@@ -60,7 +61,8 @@ fn main() -> ExitCode {
         lifecycle::child_that_is_killed(&pin_dir);
         return ExitCode::SUCCESS;
     }
-    let modules = [attach::TESTS, clock::TESTS, grow::TESTS, lifecycle::TESTS, tables::TESTS, veths::TESTS];
+    let modules =
+        [attach::TESTS, clock::TESTS, grow::TESTS, lifecycle::TESTS, tables::TESTS, unattended::TESTS, veths::TESTS];
     let trials = modules.into_iter().flatten().map(trial).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
