@@ -14,6 +14,7 @@ use tokio::{
 
 use crate::{
     cli::{CleanupArgs, Established, RunArgs, SourceCheck},
+    cni,
     http::{self, Shared},
     links::{self, Lister},
     metrics::Metrics,
@@ -77,6 +78,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         node_interfaces: args.node_interface.clone(),
         endpoints: args.source_check == SourceCheck::Pods,
         midstream_grace: args.midstream_grace,
+        cni_records: cni::records(&args.socket),
     };
 
     let mut tasks = Tasks::default();

@@ -1,5 +1,7 @@
 //! What the agent serves: [`public`] for the network (metrics and health, nothing that tells policies or addresses) and
-//! [`private`] for the unix socket (state and events).
+//! [`private`] for the unix socket (state and events, and what the CNI plugin asks).
+
+mod cni;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -54,11 +56,12 @@ pub fn public(shared: Shared) -> Router {
         .with_state(shared)
 }
 
-/// `/state`, `/events`, and what [`public`] has.
+/// `/state`, `/events`, `/v1/cni`, and what [`public`] has.
 pub fn private(shared: Shared) -> Router {
     Router::new()
         .route("/state", get(state))
         .route("/events", get(events))
+        .route("/v1/cni", get(cni::ready).put(cni::call).delete(cni::hang_up))
         .with_state(shared.clone())
         .merge(public(shared))
 }
@@ -152,7 +155,7 @@ fn line(record: &Record) -> Vec<u8> {
 }
 
 /// Asks the state's task; `None` if it is gone or takes longer than `patience`.
-async fn ask<T>(shared: &Shared, request: fn(oneshot::Sender<T>) -> Request, patience: Duration) -> Option<T> {
+async fn ask<T>(shared: &Shared, request: impl FnOnce(oneshot::Sender<T>) -> Request, patience: Duration) -> Option<T> {
     let (answer, answered) = oneshot::channel();
     let asked = async {
         shared.requests.send(request(answer)).await.ok()?;

@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod bind;
 pub mod cli;
+pub mod cni;
 pub mod http;
 mod inhabited;
 pub mod links;

@@ -4,6 +4,9 @@
 //! What the kernel shows behind a veth only proposes, because a pod may write that list (DESIGN section 5). Therefore:
 //! only a veth that is not bound yet can be bound; a bound one stays bound while it and its pod are there, whatever it
 //! shows later; and a second veth that shows the address of a bound pod takes nothing over.
+//!
+//! What the CNI plugin tells ([`Binder::call`]) is no proposal: the runtime made the veth for that pod. It is the pod with
+//! this UID whatever the veth shows and whom it was taken for before, and that pod is behind no other one.
 
 mod link;
 #[cfg(test)]
@@ -30,6 +33,8 @@ pub struct Binder {
     exclusions: Exclusions,
     interfaces: BTreeMap<u32, Interface>,
     pods: BTreeMap<Arc<str>, Pod>,
+    /// Whose an interface is by the CNI plugin's word.
+    calls: BTreeMap<u32, Called>,
     /// Pods whose interface went with the links that are being taken in.
     lost: BTreeSet<Arc<str>>,
     told: BTreeSet<Report>,
@@ -52,6 +57,13 @@ struct Pod {
     addresses: Vec<IpAddr>,
     since: Instant,
     interface: Option<u32>,
+}
+
+/// A pod that the CNI plugin named.
+#[derive(Debug)]
+struct Called {
+    uid: Arc<str>,
+    name: ObjectName,
 }
 
 /// What an interface is taken for.
@@ -93,6 +105,13 @@ pub enum Report {
         /// Some of the pods.
         pods: Vec<ObjectName>,
     },
+    /// The CNI plugin made it for a pod of which the source has told nothing for longer than [`PATIENCE`].
+    Awaited {
+        /// The interface's name.
+        interface: String,
+        /// The pod.
+        pod: ObjectName,
+    },
     /// Another interface of a pod's namespace, which is not enforced.
     Secondary {
         /// The interface's name.
@@ -127,6 +146,9 @@ impl fmt::Display for Report {
             Self::Ambiguous { interface, pods } => {
                 let pods: Vec<_> = pods.iter().map(ToString::to_string).collect();
                 write!(f, "interface {interface} is held: it shows addresses of several pods: {}", pods.join(", "))
+            }
+            Self::Awaited { interface, pod } => {
+                write!(f, "interface {interface} is held: it was made for {pod}, which is not known on this node")
             }
             Self::Secondary { interface, pod, bound } => {
                 write!(
@@ -174,6 +196,41 @@ impl Binder {
         self.exclusions.node_addresses = addresses;
     }
 
+    /// The CNI plugin made the interface `index` for this pod, which may come to be known later. An interface that was
+    /// taken for another pod's is this one's now, and the pod is no longer behind any other.
+    pub fn call(&mut self, index: u32, uid: &Arc<str>, name: &ObjectName, now: Instant) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.calls.retain(|_, called| called.uid != *uid);
+        self.calls.insert(index, Called { uid: Arc::clone(uid), name: name.clone() });
+        let mut freed = Vec::new();
+        for (other, pod) in &mut self.pods {
+            match pod.interface {
+                Some(bound) if (other == uid) != (bound == index) => {
+                    (pod.interface, pod.since) = (None, now);
+                    freed.push(bound);
+                }
+                _ => {}
+            }
+        }
+        if matches!(self.assignment(index), Some(Assignment::Secondary(_))) {
+            freed.push(index);
+        }
+        self.free(freed, now, &mut outcome);
+        self.settle(now, &mut outcome);
+        outcome
+    }
+
+    /// The interface is no longer a pod's by the CNI plugin's word: the pod goes, and its interface will.
+    pub fn hang_up(&mut self, index: u32) {
+        self.calls.remove(&index);
+    }
+
+    /// Whether the CNI plugin has named a pod for the interface.
+    #[must_use]
+    pub fn is_called(&self, index: u32) -> bool {
+        self.calls.contains_key(&index)
+    }
+
     /// All veths that there are now. A pod whose interface has gone gets no other one before the next input, because its
     /// address was its own by that interface, and may be another pod's now.
     pub fn set_links(&mut self, links: Vec<Link>, now: Instant) -> Outcome {
@@ -187,6 +244,7 @@ impl Binder {
                 self.lost.insert(Arc::clone(uid));
             }
         }
+        self.calls.retain(|index, _| present.contains(index));
         for link in links {
             self.set_link(link, now, &mut outcome);
         }
@@ -211,7 +269,10 @@ impl Binder {
             };
             let mut pod = Pod { name: name.clone(), addresses: addresses.to_vec(), since: now, interface: None };
             if let Some(before) = before {
-                if before.addresses.iter().any(|address| addresses.contains(address)) {
+                let is_called = |index| self.calls.get(&index).is_some_and(|called| called.uid == uid);
+                if before.addresses.iter().any(|address| addresses.contains(address))
+                    || before.interface.is_some_and(is_called)
+                {
                     (pod.interface, pod.since) = (before.interface, before.since);
                 } else {
                     // the name came back with another address: another pod, behind another interface
@@ -220,6 +281,13 @@ impl Binder {
             }
             self.pods.insert(uid, pod);
         }
+        self.free(freed, now, &mut outcome);
+        self.settle(now, &mut outcome);
+        outcome
+    }
+
+    /// Holds interfaces whose pods are no longer behind them.
+    fn free(&mut self, freed: Vec<u32>, now: Instant, outcome: &mut Outcome) {
         for index in freed {
             if let Some(interface) = self.interfaces.get_mut(&index) {
                 (interface.assignment, interface.since) = (Assignment::Held, now);
@@ -227,8 +295,6 @@ impl Binder {
                 outcome.assigned.push((index, Assignment::Held));
             }
         }
-        self.settle(now, &mut outcome);
-        outcome
     }
 
     /// Time has passed.
@@ -324,15 +390,15 @@ impl Binder {
                 outcome.assigned.push((*index, Assignment::Held));
             }
         }
-        // what an earlier agent had bound goes first, then the oldest
+        // whose owner is known by name goes first, then what an earlier agent had bound, then the oldest
         let mut held: Vec<_> = self
             .interfaces
             .iter()
             .filter(|(_, interface)| interface.assignment == Assignment::Held)
-            .map(|(index, interface)| (interface.adopted.is_empty(), *index))
+            .map(|(index, interface)| (!self.calls.contains_key(index), interface.adopted.is_empty(), *index))
             .collect();
         held.sort_unstable();
-        for (_, index) in held {
+        for (_, _, index) in held {
             let Some(interface) = self.interfaces.get(&index) else { continue };
             match self.judge(interface, now) {
                 Judgement::Nothing => continue,
@@ -382,6 +448,15 @@ impl Binder {
     /// What to do with an interface that is held.
     fn judge(&self, interface: &Interface, now: Instant) -> Judgement {
         let link = &interface.link;
+        if let Some(called) = self.calls.get(&link.index) {
+            return if self.pods.get(&called.uid).is_some_and(|pod| pod.interface.is_none()) {
+                Judgement::Assign(Assignment::Pod(Arc::clone(&called.uid)))
+            } else if now.duration_since(interface.since) >= PATIENCE {
+                Judgement::Report(Report::Awaited { interface: link.name.clone(), pod: called.name.clone() })
+            } else {
+                Judgement::Nothing
+            };
+        }
         let same_namespace = |pod: &&(&Arc<str>, &Pod)| {
             pod.1
                 .interface
@@ -403,7 +478,9 @@ impl Binder {
                 bound: self.name_of(pod.interface),
             });
         }
-        let is_free = |uid: &Arc<str>, pod: &Pod| pod.interface.is_none() && !self.lost.contains(uid);
+        let is_elsewhere = |uid: &Arc<str>| self.calls.values().any(|called| called.uid == *uid);
+        let is_free =
+            |uid: &Arc<str>, pod: &Pod| pod.interface.is_none() && !self.lost.contains(uid) && !is_elsewhere(uid);
         let candidates: Vec<_> = self.pods.iter().filter(|(uid, pod)| is_free(uid, pod) && claims(pod)).collect();
         match candidates.as_slice() {
             [(uid, _)] => Judgement::Assign(Assignment::Pod(Arc::clone(uid))),

@@ -14,10 +14,14 @@ enum Do {
     Replace(&'static str, &'static str, &'static [&'static str]),
     /// An earlier agent had bound it.
     Adopt(u32, &'static [&'static str]),
+    /// The CNI plugin names the pod of an interface.
+    Call(u32, &'static str),
+    /// It says that the interface goes.
+    HangUp(u32),
     /// Seconds pass.
     Wait(u64),
 }
-use Do::{Adopt, Links, NoPod, Pod, Replace, Wait};
+use Do::{Adopt, Call, HangUp, Links, NoPod, Pod, Replace, Wait};
 
 fn addresses(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -45,6 +49,11 @@ fn check(inputs: &[Do], interfaces: &[&str], reports: &[&str]) {
             Adopt(index, ips) => {
                 binder.adopt(*index, addresses(ips), now);
                 Outcome::default()
+            }
+            Call(index, name) => binder.call(*index, &Arc::from(*name), &ObjectName::new("ns", *name), now),
+            HangUp(index) => {
+                binder.hang_up(*index);
+                binder.tick(now)
             }
             Wait(seconds) => {
                 now += Duration::from_secs(*seconds);
@@ -88,6 +97,7 @@ fn report(report: &Report) -> String {
         Report::Unknown { interface, .. } => format!("unknown {interface}"),
         Report::SecondClaim { interface, pod, bound } => format!("{interface} claims {pod} of {bound}"),
         Report::Ambiguous { interface, pods } => format!("{interface} is any of {}", pods.len()),
+        Report::Awaited { interface, pod } => format!("{interface} awaits {pod}"),
         Report::Secondary { interface, pod, bound } => format!("{interface} is beside {bound} of {pod}"),
         Report::NoInterface { pod } => format!("no interface for {pod}"),
     }
@@ -244,4 +254,57 @@ fn a_report_is_told_once_and_taken_back() {
     let outcome = binder.set_links(Vec::new(), late);
     assert_eq!(outcome.settled.len(), 1);
     assert_eq!(outcome.gone, [5]);
+}
+
+#[test]
+fn the_cni_plugins_word_counts_whatever_a_veth_shows() {
+    let bare = || Links(&[(5, Some(0), &[])]);
+    check(&[bare(), Call(5, "a"), Pod("a", &["10.1.0.2"])], &["5 pod a"], &[]);
+    check(&[bare(), Pod("a", &["10.1.0.2"]), Call(5, "a")], &["5 pod a"], &[]);
+    // the first process of the pod has put another pod's address in place of its own
+    let stolen = || Links(&[(5, Some(0), &["10.1.0.3"])]);
+    let pods = || [Pod("a", &["10.1.0.2"]), Pod("victim", &["10.1.0.3"])];
+    let [a, victim] = pods();
+    check(&[stolen(), Call(5, "a"), victim, a], &["5 pod a"], &[]);
+    let [a, victim] = pods();
+    check(&[a, victim, stolen(), Call(5, "a")], &["5 pod a"], &[]);
+    // until its own pod is known, it is nobody's
+    check(&[stolen(), Call(5, "a"), Pod("victim", &["10.1.0.3"])], &["5 held"], &[]);
+    check(&[bare(), Call(5, "a"), Wait(29)], &["5 held"], &[]);
+    check(&[bare(), Call(5, "a"), Wait(30)], &["5 held"], &["veth5 awaits ns/a"]);
+}
+
+#[test]
+fn a_pod_that_the_cni_plugin_named_is_behind_no_other_veth() {
+    let both = || Links(&[(4, Some(1), &["10.1.0.2"]), (5, Some(0), &[])]);
+    check(&[both(), Call(5, "a"), Pod("a", &["10.1.0.2"])], &["4 held", "5 pod a"], &["veth4 claims ns/a of veth5"]);
+    check(&[both(), Pod("a", &["10.1.0.2"]), Call(5, "a")], &["4 held", "5 pod a"], &["veth4 claims ns/a of veth5"]);
+    // a new sandbox of the same pod
+    let new = || Links(&[(5, Some(0), &["10.1.0.2"]), (6, Some(1), &["10.1.0.9"])]);
+    let first = || [new(), Call(5, "a"), Pod("a", &["10.1.0.2"])];
+    let [links, call, pod] = first();
+    check(&[links, call, pod, Call(6, "a")], &["5 held", "6 pod a"], &["veth5 claims ns/a of veth6"]);
+    let [links, call, pod] = first();
+    let gone = Links(&[(6, Some(1), &["10.1.0.9"])]);
+    check(&[links, call, pod, HangUp(5), Call(6, "a"), gone], &["6 pod a"], &[]);
+}
+
+#[test]
+fn a_pod_that_the_cni_plugin_named_keeps_its_veth_with_another_address() {
+    let links = || Links(&[(5, Some(0), &[])]);
+    check(&[links(), Call(5, "a"), Pod("a", &["10.1.0.2"]), Pod("a", &["10.1.0.3"])], &["5 pod a"], &[]);
+    // what it said ends with the interface, or before
+    check(&[links(), Call(5, "a"), Links(&[]), links(), Pod("a", &["10.1.0.2"])], &["5 held"], &[]);
+    check(&[links(), Call(5, "a"), HangUp(5), Pod("a", &["10.1.0.2"])], &["5 held"], &[]);
+    check(&[links(), Call(5, "a"), Pod("a", &["10.1.0.2"]), HangUp(5)], &["5 pod a"], &[]);
+    check(&[links(), Call(5, "a"), Pod("a", &["10.1.0.2"]), NoPod("a")], &["5 held"], &[]);
+}
+
+#[test]
+fn another_interface_of_a_pod_becomes_its_own_by_the_cni_plugins_word() {
+    let links = || Links(&[(5, Some(0), &["10.1.0.2"]), (6, Some(0), &["10.1.0.3"])]);
+    let inputs = [Pod("a", &["10.1.0.2"]), links(), Pod("b", &["10.1.0.3"]), Call(6, "b")];
+    check(&inputs, &["5 pod a", "6 pod b"], &[]);
+    let excluded = Links(&[(91, Some(0), &[])]);
+    check(&[excluded, Call(91, "a"), Pod("a", &["10.1.0.2"])], &["91 untouched: --exclude-interface names it"], &[]);
 }

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::report::Names;
+use crate::{cni::Standing, report::Names};
 
 /// A server, and what stands behind it.
 struct Server {
@@ -44,6 +44,14 @@ async fn serve(router: fn(Shared) -> Router, dead: bool) -> Server {
                     answer.send(Box::new(view)).unwrap();
                 }
                 Request::Notices(answer) => answer.send(Vec::new()).unwrap(),
+                Request::Call(call, patience, answer) => {
+                    let reason = format!("{} waits for {patience:?}", call.pod());
+                    answer.send(Standing::Held { reason }).unwrap();
+                }
+                Request::HangUp(container_id, answer) => {
+                    assert_eq!(container_id, "c1");
+                    answer.send(()).unwrap();
+                }
             }
         }
     });
@@ -56,15 +64,23 @@ async fn serve(router: fn(Shared) -> Router, dead: bool) -> Server {
 
 impl Server {
     async fn open(&self, path: &str) -> TcpStream {
+        self.send(&format!("GET {path} HTTP/1.0\r\n\r\n")).await
+    }
+
+    async fn send(&self, request: &str) -> TcpStream {
         let mut connection = TcpStream::connect(self.address).await.unwrap();
-        connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+        connection.write_all(request.as_bytes()).await.unwrap();
         connection
     }
 
     /// Status and body.
     async fn get(&self, path: &str) -> (u16, String) {
+        self.ask(&format!("GET {path} HTTP/1.0\r\n\r\n")).await
+    }
+
+    async fn ask(&self, request: &str) -> (u16, String) {
         let mut text = String::new();
-        self.open(path).await.read_to_string(&mut text).await.unwrap();
+        self.send(request).await.read_to_string(&mut text).await.unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
@@ -173,4 +189,32 @@ async fn events_to_come_until_the_agent_stops() {
     server.stop.send_replace(true);
     // whatever is on its way still comes, then the end
     connection.read_to_string(&mut text).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_cni_plugin_asks() {
+    let server = serve(private, false).await;
+    let put = |query: &str, body: &str| {
+        let length = body.len();
+        format!(
+            "PUT /v1/cni{query} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+    };
+    let call = r#"{"containerId": "c1", "namespace": "shop", "name": "db", "uid": "u", "interface": "veth7", "ifindex": 7,
+        "addresses": ["10.1.0.7"], "network": "unknown fields are a newer plugin's"}"#;
+    let held = |seconds: &str| (200, format!(r#"{{"state":"held","reason":"shop/db waits for {seconds}"}}"#));
+    assert_eq!(server.ask(&put("", call)).await, held("5s"));
+    assert_eq!(server.ask(&put("?patience=2500", call)).await, held("2.5s"));
+    assert_eq!(server.ask(&put("?patience=0", "{}")).await.0, 422);
+    assert_eq!(server.ask(&put("?patients=0", call)).await.0, 400);
+    assert_eq!(server.ask("DELETE /v1/cni?containerId=c1 HTTP/1.0\r\n\r\n").await.0, 204);
+
+    let (status, body) = server.get("/v1/cni").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("initial list"), "{body}");
+    let (closed, unenforceable) = (vec!["shop/db".to_owned()], vec!["shop/web".to_owned()]);
+    server.health.send_replace(Health { synced: true, closed, unenforceable, ..Health::default() });
+    assert_eq!(server.get("/v1/cni").await, (200, r#"{"limited":["shop/db"]}"#.into()));
+    assert_eq!(serve(public, false).await.get("/v1/cni").await.0, 404, "not over the network");
+    assert_eq!(serve(private, true).await.get("/v1/cni").await.0, 503);
 }

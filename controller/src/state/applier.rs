@@ -14,7 +14,7 @@ use std::{
 
 use enforcer::Upkeep;
 use enforcer_abi::{PodEntry, PodFlags};
-use policy_compiler::{PodTables, Step};
+use policy_compiler::{PodTables, Step, model::ObjectName};
 use rustc_hash::FxHashMap;
 
 use super::{
@@ -128,6 +128,17 @@ impl<D: Datapath> Applier<D> {
         }
         self.follow(outcome, changed.iter().copied());
         self.plan_retry(now);
+    }
+
+    /// The CNI plugin has named the pod of an interface.
+    pub(super) fn call(&mut self, index: u32, uid: &Arc<str>, name: &ObjectName, now: Instant) {
+        let changes_hands = matches!(self.binder.assignment(index), Some(Assignment::Pod(old)) if old != uid);
+        let outcome = self.binder.call(index, uid, name, now);
+        self.follow(outcome, None);
+        if changes_hands {
+            // even if both have one address
+            self.raise_epoch(&[index]);
+        }
     }
 
     /// Compares everything that is written with what should be: to be called once pods and links have been told for the

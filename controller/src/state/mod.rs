@@ -4,6 +4,7 @@
 
 mod answers;
 mod applier;
+mod calls;
 mod datapath;
 mod entry;
 mod failures;
@@ -31,7 +32,7 @@ use policy_compiler::{Compiler, Event, model::ObjectName};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::{applier::Applier, reports::Reports};
+use self::{applier::Applier, calls::Calls, reports::Reports};
 pub use self::{
     datapath::{Attachment, Datapath, Fault, Fill, Unsent},
     names::Directory,
@@ -40,6 +41,7 @@ pub use self::{
 };
 use crate::{
     bind::Assignment,
+    cni::{Call, Standing},
     links::{Hint, Links, Lister},
     metrics::Metrics,
     notice::Notice,
@@ -64,6 +66,10 @@ pub enum Request {
     View(oneshot::Sender<Box<View>>),
     /// What an administrator must know.
     Notices(oneshot::Sender<Vec<Notice>>),
+    /// The CNI plugin has an interface for a pod; the answer comes when its tables are in force, or after that time.
+    Call(Call, Duration, oneshot::Sender<Standing>),
+    /// The interfaces of the sandbox with this id are about to go.
+    HangUp(String, oneshot::Sender<()>),
 }
 
 /// What comes to the state.
@@ -108,6 +114,7 @@ pub struct State<D> {
     node_interfaces: Vec<String>,
     compiler: Compiler,
     applier: Applier<D>,
+    calls: Calls,
     lister: Box<dyn Looks>,
     outputs: Outputs,
     /// The addresses of the Node objects, the node's own first of all.
@@ -142,6 +149,7 @@ impl<D: Datapath> State<D> {
     /// written to its end.
     pub async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
         self.work();
+        self.answer_calls();
         self.publish();
         loop {
             let wake = self.wake();
@@ -174,6 +182,7 @@ impl<D: Datapath> State<D> {
                 () = tokio::time::sleep_until(wake.into()) => self.tick(),
             }
             self.work();
+            self.answer_calls();
             self.publish();
         }
     }
@@ -191,7 +200,12 @@ impl<D: Datapath> State<D> {
     /// When there is something to do although nothing happens.
     fn wake(&self) -> Instant {
         let soon = (self.pace == Pace::Soon).then(|| Instant::now() + SLICE);
-        self.applier.next_tick().into_iter().chain(soon).fold(self.next_check, Instant::min)
+        self.applier
+            .next_tick()
+            .into_iter()
+            .chain(self.calls.next_deadline())
+            .chain(soon)
+            .fold(self.next_check, Instant::min)
     }
 
     /// One slice of what is to be written, and of room for it.
@@ -229,7 +243,9 @@ impl<D: Datapath> State<D> {
         if let Some(last) = updates.last() {
             self.problems = Arc::clone(&last.problems);
         }
-        let events: Vec<Event> = updates.into_iter().flat_map(|update| update.events).collect();
+        let mut events: Vec<Event> = updates.into_iter().flat_map(|update| update.events).collect();
+        let renamed = self.calls.complete(&mut events);
+        self.follow_calls(renamed);
         self.note_nodes(&events);
         self.outputs.names.follow(&events);
         let changes = {
@@ -259,6 +275,7 @@ impl<D: Datapath> State<D> {
             Ok(links) => {
                 self.link_names = links.names.into_iter().collect();
                 self.applier.set_links(links.veths, changed, now);
+                self.drop_stale_calls();
                 // who has lost an interface may have another one, unless another pod has the address now
                 if !self.tell_bound() {
                     self.applier.settle(now);
@@ -310,6 +327,11 @@ impl<D: Datapath> State<D> {
             }
             Request::View(answer) => _ = answer.send(Box::new(self.view())),
             Request::Notices(answer) => _ = answer.send(self.notices()),
+            Request::Call(call, patience, answer) => self.call(call, patience, answer),
+            Request::HangUp(container_id, answer) => {
+                self.hang_up(&container_id);
+                _ = answer.send(());
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,10 +17,11 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Datapath, Fault, Inputs, Looks as _, Outputs, Pace, RECHECK, Request, SLICE, State, Unsent, View, applier::Applier,
-    kernel, reports::Reports,
+    calls::Calls, kernel, reports::Reports,
 };
 use crate::{
     bind::{Binder, Exclusions, Link},
+    cni::{self, Call},
     links::Lister,
     source::Update,
 };
@@ -37,6 +39,8 @@ pub struct Settings {
     pub endpoints: bool,
     /// `--midstream-grace`
     pub midstream_grace: Duration,
+    /// Where the CNI plugin keeps its records.
+    pub cni_records: PathBuf,
 }
 
 /// Waits for the source's initial list, compiles it and puts it in force. `None` if the agent drains before.
@@ -47,7 +51,8 @@ pub async fn start(
     inputs: &mut Inputs,
     outputs: Outputs,
 ) -> anyhow::Result<Option<State<Enforcer>>> {
-    let older: BTreeSet<u32> = lister.list(|_| false)?.veths.iter().map(|link| link.index).collect();
+    let veths = lister.list(|_| false)?.veths;
+    let older: BTreeSet<u32> = veths.iter().map(|link| link.index).collect();
     let exclusions = Exclusions { names: settings.exclude_interfaces.clone(), node_addresses: Vec::new() };
     let mut newcomers = Newcomers { older: older.clone(), held: BTreeSet::new(), exclusions: exclusions.clone() };
     let seen = || View {
@@ -56,9 +61,13 @@ pub async fn start(
         health: outputs.health.borrow().clone(),
         ..View::default()
     };
-    let Some(first) = first_update(&mut enforcer, &mut lister, &mut newcomers, inputs, seen).await? else {
+    let mut pending = Vec::new();
+    let Some(mut first) = first_update(&mut enforcer, &mut lister, &mut newcomers, inputs, &mut pending, seen).await?
+    else {
         return Ok(None);
     };
+    let mut calls = Calls::new(&settings.node, recorded(&settings.cni_records, &veths));
+    calls.complete(&mut first.events);
     let (compiler, reports) = compile(&settings, &first, &outputs);
     let wanted = compiler.contents();
     let (there, entries) = pinned(&enforcer, &wanted)?;
@@ -74,6 +83,7 @@ pub async fn start(
         node_interfaces: settings.node_interfaces,
         compiler,
         applier,
+        calls,
         lister: Box::new(lister),
         outputs,
         node_addresses: Vec::new(),
@@ -91,13 +101,21 @@ pub async fn start(
     state.note_isolating();
     state.note_nodes(&first.events);
     state.reports.note(reports);
+    state.follow_calls(state.calls.owners());
     state.applier.enqueue(plan(&there, &wanted), None);
     // pods whose tables were pinned already are no difference, but their interfaces have to be found all the same
     let pods = wanted.pods.into_values().map(PodUpdate::Put).collect();
     state.applier.enqueue(vec![Step::Pods(pods)], Some(first.seen));
     state.carry_out(&mut newcomers, inputs).await?;
     state.put_in_force()?;
+    pending.into_iter().for_each(|request| state.answer(request));
     Ok(Some(state))
+}
+
+/// What the CNI plugin has recorded of interfaces that are still there. An index may be another's by now.
+fn recorded(folder: &Path, veths: &[Link]) -> Vec<Call> {
+    let is_there = |call: &Call| veths.iter().any(|link| link.index == call.ifindex && link.name == call.interface);
+    cni::recorded(folder).into_iter().filter(is_there).collect()
 }
 
 fn compile(settings: &Settings, first: &Update, outputs: &Outputs) -> (Compiler, Vec<Report>) {
@@ -180,12 +198,13 @@ impl Newcomers {
     }
 }
 
-/// Waits for the initial list.
+/// Waits for the initial list. Requests that can't be answered before are `pending` then.
 async fn first_update(
     enforcer: &mut Enforcer,
     lister: &mut Lister,
     newcomers: &mut Newcomers,
     inputs: &mut Inputs,
+    pending: &mut Vec<Request>,
     seen: impl Fn() -> View,
 ) -> anyhow::Result<Option<Update>> {
     loop {
@@ -199,6 +218,7 @@ async fn first_update(
                     Request::Ping(answer) | Request::Counters(answer) => _ = answer.send(()),
                     Request::View(answer) => _ = answer.send(Box::new(seen())),
                     Request::Notices(answer) => _ = answer.send(Vec::new()),
+                    request @ (Request::Call(..) | Request::HangUp(..)) => pending.push(request),
                 }
                 continue;
             }

@@ -1,6 +1,7 @@
 //! Carrying out, with a kernel that is made of maps and refuses what it is told to.
 
 mod bound;
+mod cni;
 mod slices;
 
 use std::{
@@ -254,6 +255,7 @@ fn state(mut applier: Applier<Fake>, mut node: impl Looks + 'static) -> State<Fa
         node_interfaces: Vec::new(),
         compiler: policy_compiler::Compiler::new(policy_compiler::Options::new("here")),
         applier,
+        calls: super::Calls::new("here", Vec::new()),
         lister: Box::new(node),
         outputs,
         node_addresses: Vec::new(),
@@ -362,7 +364,8 @@ fn a_table_that_cannot_be_written_closes_its_pods_until_it_can() {
 fn an_entry_that_is_written_late_raises_the_epoch() {
     let (fake, mut applier, now) = two_pods();
     fake.refuse(&["pod 5"]);
-    applier.carry_out(vec![Step::Write(vec![row(4)]), Step::Pods(vec![pod("a", "10.0.0.5", 4, 2)]), raise(&["a"])], now);
+    applier
+        .carry_out(vec![Step::Write(vec![row(4)]), Step::Pods(vec![pod("a", "10.0.0.5", 4, 2)]), raise(&["a"])], now);
     assert_eq!(fake.done(), ["put row 4", "epoch 5"]);
     assert_eq!(applier.condition("a"), Condition::Unenforceable);
     fake.refuse(&[]);

@@ -10,7 +10,7 @@ use crate::{links::Links, source::Update};
 
 /// What the kernel shows.
 #[derive(Clone, Default)]
-struct Shown(Arc<Mutex<Vec<Link>>>);
+pub(super) struct Shown(pub(super) Arc<Mutex<Vec<Link>>>);
 
 impl Looks for Shown {
     fn look(&mut self, _: &dyn Fn(u32) -> bool) -> Result<Links, Fault> {
@@ -19,12 +19,12 @@ impl Looks for Shown {
 }
 
 impl State<Fake> {
-    fn tell(&mut self, event: Event) {
+    pub(super) fn tell(&mut self, event: Event) {
         self.update(vec![Update { events: vec![event], seen: Instant::now(), problems: Arc::new([]) }]);
         self.settle();
     }
 
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         loop {
             self.work();
             if self.pace == Pace::Idle {
