@@ -136,7 +136,11 @@ pub fn program(name: &str) -> Result<PathBuf> {
     let folder = here.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).unwrap_or(Path::new("."));
     build(folder)?;
     let path = folder.join(name);
-    ensure!(path.is_file(), "{} is missing: `cargo build -p controller -p policyctl` builds it", path.display());
+    ensure!(
+        path.is_file(),
+        "{} is missing: `cargo build -p controller -p policyctl -p sluice-cni` builds it",
+        path.display()
+    );
     Ok(path)
 }
 
@@ -148,7 +152,16 @@ fn build(folder: &Path) -> Result<()> {
         let mut command = Command::new(cargo);
         // the same packages as in `cargo xtask demo`: others would have their dependencies built with other features
         command.args(["build", "--quiet", "--bins"]);
-        command.args(["--package", "controller", "--package", "policyctl", "--package", "e2e"]);
+        command.args([
+            "--package",
+            "controller",
+            "--package",
+            "policyctl",
+            "--package",
+            "sluice-cni",
+            "--package",
+            "e2e",
+        ]);
         if folder.ends_with("release") {
             command.arg("--release");
         }

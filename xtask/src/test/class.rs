@@ -158,7 +158,7 @@ pub(super) fn build(toolchain: &Toolchain, classes: &[Class], targets: &[Target]
 pub(crate) fn programs(toolchain: &Toolchain) -> Command {
     let mut command = toolchain.cargo();
     command.args(["build", "--bins"]);
-    command.args(["--package", "controller", "--package", "policyctl", "--package", "e2e"]);
+    command.args(["--package", "controller", "--package", "policyctl", "--package", "sluice-cni", "--package", "e2e"]);
     command
 }
 
