@@ -68,6 +68,11 @@ fn every_file_is_well_formed_and_belongs_to_a_kustomization() {
                 assert!(path.is_file(), "{name} names {resource}, which is not there");
                 named.insert(path.canonicalize().unwrap());
             }
+            for patch in document["patches"].as_array().into_iter().flatten() {
+                if let Some(path) = patch["path"].as_str() {
+                    named.insert(root().join(folder).join(path).canonicalize().unwrap());
+                }
+            }
             for generated in document["configMapGenerator"].as_array().into_iter().flatten() {
                 for file in strings(&generated["files"]) {
                     let file = file.split_once('=').map_or(file, |(_, file)| file);
@@ -209,4 +214,32 @@ fn the_cleanup_runs_the_agents_own_command_on_every_node() {
     assert!(cleanup["securityContext"]["privileged"].is_null());
     let agent = object("base/daemonset.yaml", "DaemonSet");
     assert_eq!(pod["volumes"], agent["spec"]["template"]["spec"]["volumes"], "it sees what the agent saw");
+}
+
+/// What the CNI plugin's own program is called with, its tests know; here it matters that the agent is found.
+#[test]
+fn the_cni_plugin_is_installed_before_the_agent_starts_and_taken_out_before_the_pins_go() {
+    for (path, name, command) in [
+        ("cni/install.yaml", "sluice-agent", ["/sluice-cni", "install"]),
+        ("cni-cleanup/uninstall.yaml", "sluice-cleanup", ["/sluice-cni", "uninstall"]),
+    ] {
+        let set = object(path, "DaemonSet");
+        assert_eq!(set["metadata"]["name"], name);
+        let pod = &set["spec"]["template"]["spec"];
+        let container = &pod["initContainers"][0];
+        assert_eq!(strings(&container["command"]), command);
+        assert_eq!(container["image"], "sluice-agent");
+        let security = &container["securityContext"];
+        assert!(security["privileged"].is_null() && security["capabilities"]["add"].is_null(), "it only writes files");
+        let mounts: Vec<_> =
+            container["volumeMounts"].as_array().unwrap().iter().map(|one| &one["mountPath"]).collect();
+        let paths: Vec<_> = pod["volumes"].as_array().unwrap().iter().map(|one| &one["hostPath"]["path"]).collect();
+        assert_eq!(mounts, paths, "where the runtime of the node has them");
+        assert_eq!(mounts, ["/etc/cni/net.d", "/opt/cni/bin"]);
+    }
+    for (overlay, base) in [("cni", "../base"), ("cni-cleanup", "../cleanup")] {
+        let overlay = object(&format!("{overlay}/kustomization.yaml"), "Kustomization");
+        assert_eq!(strings(&overlay["resources"]), [base]);
+        assert_eq!(overlay["images"], object("base/kustomization.yaml", "Kustomization")["images"]);
+    }
 }

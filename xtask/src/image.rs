@@ -1,5 +1,5 @@
-//! `cargo xtask image`: the image of the agent, a static program in an otherwise empty image, written without a
-//! container tool.
+//! `cargo xtask image`: the image of the agent, with the CNI plugin beside it: static programs in an otherwise empty
+//! image, written without a container tool.
 
 use std::{
     fs::{self, File},
@@ -16,6 +16,8 @@ use crate::toolchain::{Toolchain, succeed};
 const NAME: &str = "docker.io/library/sluice-agent";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PROGRAM: &str = "sluice-agent";
+/// What is in it: package and program, the one that it starts first.
+const PROGRAMS: [(&str, &str); 2] = [("controller", PROGRAM), ("sluice-cni", "sluice-cni")];
 
 /// How the agent is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +45,22 @@ impl Profile {
     }
 }
 
-/// Builds the agent and writes its image to `target/image/sluice-agent.tar`; says where that is.
+/// Builds the programs and writes their image to `target/image/sluice-agent.tar`; says where that is.
 pub(crate) fn run(toolchain: &Toolchain, profile: Profile) -> Result<PathBuf> {
-    let program = build(toolchain, profile)?;
     let folder = toolchain.root.join("target/image");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    if profile == Profile::Release {
-        // For those who build the image by the Containerfile.
-        fs::copy(&program, folder.join(PROGRAM)).context("cannot copy the agent")?;
+    let mut entries = Vec::new();
+    for (package, name) in PROGRAMS {
+        let program = build(toolchain, profile, package, name)?;
+        if profile == Profile::Release {
+            // For those who build the image by the Containerfile.
+            fs::copy(&program, folder.join(name)).with_context(|| format!("cannot copy {name}"))?;
+        }
+        entries.push(Entry::File(name.to_owned(), 0o755, program));
     }
     let image = Image {
         names: vec![format!("{NAME}:{VERSION}")],
-        entries: vec![Entry::File(PROGRAM.to_owned(), 0o755, program)],
+        entries,
         entrypoint: vec![format!("/{PROGRAM}")],
         ..Image::default()
     };
@@ -67,20 +73,20 @@ pub(crate) fn run(toolchain: &Toolchain, profile: Profile) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The agent, linked with the C library of this system, so that it needs nothing where it runs: the target for musl
+/// A program, linked with the C library of this system, so that it needs nothing where it runs: the target for musl
 /// would have to be fetched, this one is there wherever Rust is.
-fn build(toolchain: &Toolchain, profile: Profile) -> Result<PathBuf> {
+fn build(toolchain: &Toolchain, profile: Profile, package: &str, name: &str) -> Result<PathBuf> {
     let mut cargo = toolchain.cargo();
-    cargo.args(["rustc", "--package", "controller", "--bin", PROGRAM]);
+    cargo.args(["rustc", "--package", package, "--bin", name]);
     if profile == Profile::Release {
         cargo.arg("--release");
     }
     // To the last step alone: how a program is linked is decided there, and by RUSTFLAGS all that it depends on would be
     // built once more, for eight minutes.
     cargo.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=debuginfo"]);
-    succeed(&mut cargo).context("the agent does not build")?;
+    succeed(&mut cargo).with_context(|| format!("{name} does not build"))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| toolchain.root.join("target"), PathBuf::from);
-    let program = target.join(profile.folder()).join(PROGRAM);
+    let program = target.join(profile.folder()).join(name);
     ensure_static(&program)?;
     Ok(program)
 }
@@ -88,7 +94,8 @@ fn build(toolchain: &Toolchain, profile: Profile) -> Result<PathBuf> {
 /// A program that asks for an interpreter would not start in an empty image.
 fn ensure_static(program: &Path) -> Result<()> {
     let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
-    let interpreter = asks_for_interpreter(&bytes).context("the agent is no 64-bit ELF file")?;
+    let interpreter =
+        asks_for_interpreter(&bytes).with_context(|| format!("{} is no 64-bit ELF file", program.display()))?;
     ensure!(!interpreter, "{} is not linked statically", program.display());
     Ok(())
 }
