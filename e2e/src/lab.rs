@@ -36,5 +36,5 @@ pub use machine::{Daemon, Machine};
 pub use network::{OUTSIDE_V4, OUTSIDE_V6};
 pub use node::Node;
 pub use pod::Pod;
-pub use programs::{Programs, Suite};
+pub use programs::{Programs, Suite, Unreachable};
 pub use settings::{Cni, Proxy, Settings};

@@ -27,6 +27,9 @@ const NEEDED: [(&[&str], &str); 7] = [
     (&["/usr/bin/mount", "/bin/mount"], "mount"),
 ];
 
+/// The status of `sluice-lab` where modules can't be fetched.
+const UNREACHABLE: u8 = 75;
+
 /// Debian's newest stable suite, for its Go: any since 1.21 fetches the version that is asked for by itself.
 const SUITE: &str = "trixie";
 /// Go of [`SUITE`].
@@ -50,6 +53,23 @@ pub(crate) fn conformance(toolchain: &Toolchain, arguments: &[OsString]) -> Resu
         image::run(toolchain, image::Profile::Debug)?;
     }
     start(toolchain, "sluice-conformance", arguments)
+}
+
+/// Builds everything that the class `cluster` runs but the agent. `None` if it is there then, else why it can't be.
+pub(crate) fn build(toolchain: &Toolchain) -> Result<Option<String>> {
+    let go = match prepare() {
+        Ok(go) => go,
+        Err(error) => return Ok(Some(format!("{error:#}"))),
+    };
+    let mut command = toolchain.cargo();
+    command.args(["run", "--quiet", "--package", "e2e", "--bin", "sluice-lab", "--", "build", "--suite"]);
+    add_to_path(&mut command, go.as_deref());
+    let status = command.status().context("cannot start cargo")?;
+    if status.code() == Some(UNREACHABLE.into()) {
+        return Ok(Some("the Go modules of its programs can't be fetched".to_owned()));
+    }
+    ensure!(status.success(), "the programs of the class cluster do not build ({status})");
+    Ok(None)
 }
 
 fn start(toolchain: &Toolchain, program: &str, arguments: &[OsString]) -> Result<ExitCode> {

@@ -17,7 +17,7 @@ use nix::unistd::geteuid;
 pub(crate) use class::{Class, programs};
 use runner::Tally;
 
-use crate::toolchain::Toolchain;
+use crate::{lab, toolchain::Toolchain};
 
 /// What a class that can't run means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +33,16 @@ pub(crate) fn run(toolchain: &Toolchain, classes: &[Class], skipping: Skipping) 
     let chosen: Vec<Class> =
         Class::ALL.into_iter().filter(|class| classes.is_empty() || classes.contains(class)).collect();
     let mut total = Tally::default();
-    let (able, unable): (Vec<Class>, Vec<Class>) =
-        chosen.into_iter().partition(|class| !class.needs_root() || geteuid().is_root());
-    for class in &unable {
-        total.skip(format!("class {class}"), "needs root");
-        if skipping == Skipping::Fails {
-            total.fail(format!("class {class} could not run"));
+    let mut able = Vec::new();
+    for class in chosen {
+        match hindrance(toolchain, class)? {
+            None => able.push(class),
+            Some(why) => {
+                total.skip(format!("class {class}"), &why);
+                if skipping == Skipping::Fails {
+                    total.fail(format!("class {class} could not run"));
+                }
+            }
         }
     }
 
@@ -74,6 +78,21 @@ pub(crate) fn run(toolchain: &Toolchain, classes: &[Class], skipping: Skipping) 
         }
     }
     Ok(conclude(&total, &times))
+}
+
+/// Why a class can't run here. What one has to have first, beside what is tested, is built for that.
+fn hindrance(toolchain: &Toolchain, class: Class) -> Result<Option<String>> {
+    if class.needs_root() && !geteuid().is_root() {
+        return Ok(Some("needs root".to_owned()));
+    }
+    if class != Class::Cluster {
+        return Ok(None);
+    }
+    println!("building what a cluster runs, from Go modules, where that has not been done before");
+    let start = Instant::now();
+    let hindrance = lab::build(toolchain)?;
+    println!("done in {}", seconds(start.elapsed()));
+    Ok(hindrance)
 }
 
 /// Prints the summary.

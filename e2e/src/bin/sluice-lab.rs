@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
-use e2e::lab::{Cni, Folder, Lab, Programs, Proxy, Settings, Suite, build_images};
+use e2e::lab::{Cni, Folder, Lab, Programs, Proxy, Settings, Suite, Unreachable, build_images};
 
 /// A real Kubernetes cluster on this machine, in namespaces.
 #[derive(Parser)]
@@ -69,7 +69,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            let unreachable = error.downcast_ref::<Unreachable>().map(|_| ExitCode::from(Unreachable::STATUS));
+            unreachable.unwrap_or(ExitCode::FAILURE)
         }
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{
@@ -111,8 +112,7 @@ impl Lab {
 
         let cluster = Cluster::of_lab(&programs, kubeconfig.clone(), control.clone());
         let lab = Self { control, nodes, cluster, programs, folder };
-        let plane =
-            ControlPlane { machine: &lab.control, programs: &lab.programs, pki: &pki, folder: lab.folder.path() };
+        let plane = lab.plane();
         let api = plane.start_api()?;
         thread::scope(|scope| {
             let runtimes: Vec<_> = lab
@@ -213,6 +213,28 @@ impl Lab {
         let imported = self.nodes.iter().try_for_each(|node| node.import(&here));
         fs::remove_file(&here).context("cannot remove the copy of the archive")?;
         imported
+    }
+
+    /// Kills the API server, as a machine that fails does.
+    ///
+    /// # Errors
+    /// If it doesn't run.
+    pub fn stop_api(&self) -> Result<()> {
+        let api = self.control.find("kube-apiserver")?.context("the API server doesn't run")?;
+        self.control.stop(&api, Signal::SIGKILL)
+    }
+
+    /// Starts the API server again, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it isn't in two minutes.
+    pub fn start_api(&self) -> Result<()> {
+        let api = self.plane().start_api_alone()?;
+        self.plane().await_api(&api, self.cluster.kubeconfig())
+    }
+
+    fn plane(&self) -> ControlPlane<'_> {
+        ControlPlane { machine: &self.control, programs: &self.programs, folder: self.folder.path() }
     }
 
     /// Removes the cluster, and says what could not be removed.

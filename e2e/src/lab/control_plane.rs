@@ -30,7 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(super) struct ControlPlane<'a> {
     pub(super) machine: &'a Machine,
     pub(super) programs: &'a Programs,
-    pub(super) pki: &'a Pki,
     /// Of the lab.
     pub(super) folder: &'a Path,
 }
@@ -59,11 +58,20 @@ impl ControlPlane<'_> {
 
     /// Starts etcd and the API server.
     pub(super) fn start_api(&self) -> Result<Daemon> {
+        self.start_etcd()?;
+        self.start_api_alone()
+    }
+
+    fn start_etcd(&self) -> Result<Daemon> {
         let data = self.folder.join("etcd").display().to_string();
         let config = self.folder.join("etcd.yaml");
         fs::write(&config, fill(ETCD, &[("DATA", &data), ("CLIENTS", CLIENTS)])?).context("cannot configure etcd")?;
-        self.start("etcd", &self.programs.etcd(), &[format!("--config-file={}", config.display())])?;
-        let file = |name: &str| self.pki.file(name);
+        self.start("etcd", &self.programs.etcd(), &[format!("--config-file={}", config.display())])
+    }
+
+    /// Starts the API server, whose etcd runs.
+    pub(super) fn start_api_alone(&self) -> Result<Daemon> {
+        let file = |name: &str| self.file(name);
         let api = vec![
             format!("--etcd-servers={CLIENTS}"),
             format!("--bind-address={CONTROL_V4}"),
@@ -107,7 +115,7 @@ impl ControlPlane<'_> {
 
     /// Starts the controllers and the scheduler.
     pub(super) fn start_controllers(&self) -> Result<()> {
-        let file = |name: &str| self.pki.file(name);
+        let file = |name: &str| self.file(name);
         let kubeconfig = |name: &str| {
             let path = file(&format!("{name}.kubeconfig"));
             ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"]
@@ -136,6 +144,11 @@ impl ControlPlane<'_> {
         scheduler.extend(["--leader-elect=false".to_owned(), "--bind-address=127.0.0.1".to_owned()]);
         self.start("kube-scheduler", &self.programs.kubernetes("kube-scheduler"), &scheduler)?;
         Ok(())
+    }
+
+    /// A certificate, key or kubeconfig of the lab.
+    fn file(&self, name: &str) -> String {
+        self.folder.join("pki").join(name).display().to_string()
     }
 
     fn start(&self, name: &str, program: &Path, arguments: &[String]) -> Result<Daemon> {

@@ -187,6 +187,31 @@ impl Machine {
         Ok(Daemon { program: program.to_owned(), pid, log: log.to_owned() })
     }
 
+    /// A process of this machine that runs a program of this name, whoever has started it.
+    ///
+    /// # Errors
+    /// If the machine has ended.
+    pub fn find(&self, program: &str) -> Result<Option<Daemon>> {
+        self.namespace("pid")?;
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let own = namespace(&self.init.pid.to_string());
+        let processes = fs::read_dir("/proc").context("cannot list processes")?;
+        for process in processes.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+            let Ok(path) = fs::read_link(format!("/proc/{process}/exe")) else { continue };
+            if path.file_name() != Some(OsStr::new(program)) || namespace(&process) != own {
+                continue;
+            }
+            let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            // The last one is that of the innermost namespace, which is the machine's. A process that ends meanwhile has
+            // none.
+            if let Some(pid) = numbers.and_then(|line| line.split_whitespace().last()?.parse().ok()) {
+                return Ok(Some(Daemon { program: path, pid, log: PathBuf::new() }));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether a daemon of this machine runs.
     #[must_use]
     pub fn runs(&self, daemon: &Daemon) -> bool {
@@ -269,7 +294,7 @@ impl Daemon {
         self.pid
     }
 
-    /// What it has printed: at most the last four thousand bytes.
+    /// What it has printed, if it was started here: at most the last four thousand bytes.
     #[must_use]
     pub fn said(&self) -> String {
         let bytes = fs::read(&self.log).unwrap_or_default();

@@ -79,11 +79,6 @@ current-context: lab
     pub(super) fn folder(&self) -> String {
         self.folder.display().to_string()
     }
-
-    /// The path of one of the files.
-    pub(super) fn file(&self, name: &str) -> String {
-        self.folder.join(name).display().to_string()
-    }
 }
 
 fn parameters(subject: Subject<'_>, names: Vec<String>) -> Result<CertificateParams> {

@@ -4,13 +4,14 @@
 use std::{
     env,
     ffi::OsString,
+    fmt,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::fcntl::{Flock, FlockArg};
 use oci_image::digest;
 use serde::{Deserialize, Serialize};
@@ -95,6 +96,21 @@ const GINKGO: Group = Group {
     cgo: false,
     tags: "",
 };
+
+/// Modules that are not here could not be fetched either; part of the error's chain then.
+#[derive(Clone, Copy, Debug)]
+pub struct Unreachable;
+
+impl Unreachable {
+    /// The status of a process that ends for this (`EX_TEMPFAIL` of sysexits.h).
+    pub const STATUS: u8 = 75;
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Go modules can't be fetched: there is no network, or no module proxy (GOPROXY)")
+    }
+}
 
 /// The programs that a lab runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -390,10 +406,13 @@ fn number(version: &str) -> [u32; 3] {
 fn run(command: &mut Command) -> Result<()> {
     let program = command.get_program().display().to_string();
     let output = command.output().with_context(|| format!("cannot start {program}"))?;
-    if !output.status.success() {
-        bail!("{program} fails ({}):\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    if output.status.success() {
+        return Ok(());
     }
-    Ok(())
+    let said = String::from_utf8_lossy(&output.stderr);
+    let error = anyhow!("{program} fails ({}):\n{}", output.status, said.trim());
+    let is_unreachable = ["dial tcp", "no such host", "i/o timeout"].iter().any(|sign| said.contains(sign));
+    Err(if is_unreachable { error.context(Unreachable) } else { error })
 }
 
 #[cfg(test)]

@@ -4,12 +4,16 @@
 
 mod bare;
 mod birth;
+mod life;
+mod nodes;
 mod policies;
 mod scene;
 mod services;
 mod stages;
+mod trace;
+mod upstream;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use anyhow::Result;
 use e2e::{
@@ -20,25 +24,43 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use stages::{Stages, State};
 
-/// What a test does with a cluster that is in a state.
+/// What a test does with a cluster.
 type Scenario = fn(&Lab) -> Result<()>;
 
-/// In the order in which they run. What wants another state than the one before costs an installation.
-const SCENARIOS: &[(&str, State, Scenario)] = &[
-    ("without_sluice::nothing_is_enforced", State::Bare, bare::nothing_is_enforced),
-    ("policies::cut_and_open", State::Enforcing, policies::cut_and_open),
-    ("policies::names_are_found", State::Enforcing, policies::names_are_found),
-    ("policies::probes_of_the_kubelet", State::Enforcing, policies::probes_of_the_kubelet),
-    ("birth::no_early_packet", State::Enforcing, birth::no_early_packet),
-    ("services::node_ports", State::Enforcing, services::node_ports),
-    ("services::load_balancers", State::Enforcing, services::load_balancers),
-    ("services::mixed_services", State::Enforcing, services::mixed_services),
-    ("services::without_a_front_end", State::Enforcing, services::without_a_front_end),
-];
+/// Which clusters a scenario runs on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum On {
+    /// The one with the CNI plugin ptp, and nftables.
+    Ptp,
+    /// The one with the CNI plugin bridge, and iptables.
+    Bridge,
+    Both,
+}
 
-/// Of these, the ones that a cluster with other plugins runs, too.
-const WITH_BRIDGE: [&str; 3] =
-    ["without_sluice::nothing_is_enforced", "policies::cut_and_open", "birth::no_early_packet"];
+/// In the order in which they run. What wants another state than the one before costs an installation.
+const SCENARIOS: &[(&str, On, State, Scenario)] = &[
+    ("without_sluice::nothing_is_enforced", On::Both, State::Bare, bare::nothing_is_enforced),
+    ("upstream::nobody_else_enforces", On::Both, State::Bare, upstream::proof),
+    ("policies::cut_and_open", On::Both, State::Enforcing, policies::cut_and_open),
+    ("policies::names_are_found", On::Ptp, State::Enforcing, policies::names_are_found),
+    ("policies::probes_of_the_kubelet", On::Ptp, State::Enforcing, policies::probes_of_the_kubelet),
+    ("birth::no_early_packet", On::Both, State::Enforcing, birth::no_early_packet),
+    ("services::node_ports", On::Ptp, State::Enforcing, services::node_ports),
+    ("services::load_balancers", On::Ptp, State::Enforcing, services::load_balancers),
+    ("services::mixed_services", On::Ptp, State::Enforcing, services::mixed_services),
+    ("services::without_a_front_end", On::Ptp, State::Enforcing, services::without_a_front_end),
+    ("nodes::host_network", On::Ptp, State::Enforcing, nodes::host_network),
+    ("nodes::host_ports", On::Ptp, State::Enforcing, nodes::host_ports),
+    ("nodes::masquerade", On::Ptp, State::Enforcing, nodes::masquerade),
+    ("nodes::loopback", On::Ptp, State::Enforcing, nodes::loopback),
+    ("life::open_connections", On::Ptp, State::Enforcing, life::open_connections),
+    ("life::exec_goes_on", On::Ptp, State::Enforcing, life::exec_goes_on),
+    ("life::agents_are_killed", On::Ptp, State::Enforcing, life::agents_are_killed),
+    ("life::api_server_is_away", On::Ptp, State::Enforcing, life::api_server_is_away),
+    ("upstream::all", On::Ptp, State::Enforcing, upstream::all),
+    ("upstream::chosen", On::Bridge, State::Enforcing, upstream::chosen),
+    ("trace::nothing_is_left", On::Ptp, State::Enforcing, trace::nothing_is_left),
+];
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -46,20 +68,28 @@ fn main() {
         eprintln!("skipped: needs root");
         return;
     }
+    if !arguments.list {
+        upstream::tell_skipped();
+    }
     let stages = Arc::new(Stages::default());
     let ptp = Settings { nodes: 3, cni: Cni::Ptp, proxy: Proxy::Nftables };
     let bridge = Settings { nodes: 2, cni: Cni::Bridge, proxy: Proxy::Iptables };
-    let trial = |settings: &Settings, (name, state, scenario): (&'static str, State, Scenario)| {
-        let (stages, settings) = (Arc::clone(&stages), settings.clone());
-        let run = move || {
-            let result = stages.run(&settings, state, scenario);
-            result.map_err(|error| Failed::from(format!("{error:#}")))
-        };
-        Trial::test(name, run)
-    };
-    let mut trials: Vec<Trial> = SCENARIOS.iter().map(|scenario| trial(&ptp, *scenario).with_kind("ptp")).collect();
-    let with_bridge = SCENARIOS.iter().filter(|(name, ..)| WITH_BRIDGE.contains(name) && !stages::are_given());
-    trials.extend(with_bridge.map(|scenario| trial(&bridge, *scenario).with_kind("bridge")));
+    // The cluster of `cargo xtask lab up` is taken for the first of these, whatever it is like.
+    let clusters = [(On::Ptp, ptp), (On::Bridge, bridge)].into_iter().take(if stages::are_given() { 1 } else { 2 });
+    let mut trials = Vec::new();
+    for (kind, settings) in clusters {
+        for (name, _, state, scenario) in SCENARIOS.iter().filter(|(_, on, ..)| *on == kind || *on == On::Both) {
+            let (stages, settings) = (Arc::clone(&stages), settings.clone());
+            let (cni, state, scenario) = (settings.cni, *state, *scenario);
+            let run = move || {
+                let start = Instant::now();
+                let result = stages.run(&settings, state, scenario);
+                eprintln!("{:6.1} s  {name}", start.elapsed().as_secs_f64());
+                result.map_err(|error| Failed::from(format!("{error:#}")))
+            };
+            trials.push(Trial::test(*name, run).with_kind(cni.to_string()));
+        }
+    }
     // One at a time, in this order: they share a cluster.
     let conclusion = libtest_mimic::run(&Arguments { test_threads: Some(1), ..arguments }, trials);
     if let Err(error) = stages.down() {

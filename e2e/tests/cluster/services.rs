@@ -153,7 +153,7 @@ pub(crate) fn without_a_front_end(lab: &Lab) -> Result<()> {
 }
 
 /// Questions from the address outside of the cluster to a port of a node, in both families.
-fn from_outside<'a>(
+pub(crate) fn from_outside<'a>(
     lab: &Lab,
     outside: &'a Namespace,
     node: &str,
@@ -173,7 +173,8 @@ fn from_outside<'a>(
     Ok(addresses_of(lab, node)?.into_iter().map(probe).collect())
 }
 
-fn addresses_of(lab: &Lab, node: &str) -> Result<[IpAddr; 2]> {
+/// A node's own, IPv4 first.
+pub(crate) fn addresses_of(lab: &Lab, node: &str) -> Result<[IpAddr; 2]> {
     let node = lab.nodes().iter().find(|other| other.name() == node);
     Ok(node.context("there is no such node")?.addresses())
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use cargo_metadata::{Metadata, TargetKind};
 use clap::ValueEnum;
 
-use crate::toolchain::Toolchain;
+use crate::{image, toolchain::Toolchain};
 
 /// From the least powerful to the most; a test belongs to the first that can run it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -20,10 +20,12 @@ pub(crate) enum Class {
     Prog,
     /// Real sockets between network namespaces, with the agent. Needs root.
     Veth,
+    /// A real cluster, with Sluice as a user installs it, and the upstream suite. Needs root, and Go once.
+    Cluster,
 }
 
 impl Class {
-    pub(crate) const ALL: [Self; 4] = [Self::Unit, Self::Tables, Self::Prog, Self::Veth];
+    pub(crate) const ALL: [Self; 5] = [Self::Unit, Self::Tables, Self::Prog, Self::Veth, Self::Cluster];
 
     /// What it runs.
     pub(super) const fn about(self) -> &'static str {
@@ -32,11 +34,12 @@ impl Class {
             Self::Tables => "policies in user space, reference against tables",
             Self::Prog => "packets through the eBPF program",
             Self::Veth => "real sockets between network namespaces",
+            Self::Cluster => "a real cluster, and the upstream suite",
         }
     }
 
     pub(super) const fn needs_root(self) -> bool {
-        matches!(self, Self::Prog | Self::Veth)
+        matches!(self, Self::Prog | Self::Veth | Self::Cluster)
     }
 
     /// What its tests may take on two cores, once they are built.
@@ -45,6 +48,7 @@ impl Class {
             Self::Unit => 60,
             Self::Tables | Self::Prog => 120,
             Self::Veth => 240,
+            Self::Cluster => 780,
         })
     }
 
@@ -54,6 +58,7 @@ impl Class {
             (_, Kind::Lib | Kind::Bin, _) => Self::Unit,
             ("policy-compiler", Kind::Test, _) | ("e2e", Kind::Test, "tables") => Self::Tables,
             ("enforcer", Kind::Test, _) | ("e2e", Kind::Test, "prog") => Self::Prog,
+            ("e2e", Kind::Test, "cluster") => Self::Cluster,
             ("controller" | "e2e", Kind::Test, _) => Self::Veth,
             (_, Kind::Test, _) => Self::Unit,
         }
@@ -67,6 +72,7 @@ impl fmt::Display for Class {
             Self::Tables => "tables",
             Self::Prog => "prog",
             Self::Veth => "veth",
+            Self::Cluster => "cluster",
         })
     }
 }
@@ -92,7 +98,8 @@ pub(super) fn targets(metadata: &Metadata) -> Vec<Target> {
     let packages = metadata.workspace_packages().into_iter().filter(|package| package.name.as_str() != "enforcer-ebpf");
     let mut targets: Vec<Target> = packages
         .flat_map(|package| package.targets.iter().map(|target| (package.name.to_string(), target)))
-        .filter(|(_, target)| target.test)
+        // One that a plain `cargo test` leaves out is run by its class all the same.
+        .filter(|(_, target)| target.test || target.is_test())
         .filter_map(|(package, target)| {
             let kind = target.kind.iter().find_map(|kind| match kind {
                 TargetKind::Lib => Some(Kind::Lib),
@@ -137,6 +144,13 @@ pub(super) fn invocations(toolchain: &Toolchain, class: Class, targets: &[Target
 
 /// Builds what `classes` run: the tests, and the programs that tests start. Says whether it could.
 pub(super) fn build(toolchain: &Toolchain, classes: &[Class], targets: &[Target]) -> Result<bool> {
+    // First, because it leaves an agent of another kind where the one for the tests belongs.
+    if classes.contains(&Class::Cluster)
+        && let Err(error) = image::run(toolchain, image::Profile::Debug)
+    {
+        println!("{error:#}");
+        return Ok(false);
+    }
     let mut commands = Vec::new();
     if classes.contains(&Class::Veth) {
         commands.push(programs(toolchain));
@@ -189,6 +203,7 @@ mod tests {
         let targets = [
             target("e2e", Kind::Lib, "e2e"),
             target("e2e", Kind::Test, "bed"),
+            target("e2e", Kind::Test, "cluster"),
             target("e2e", Kind::Test, "prog"),
             target("e2e", Kind::Test, "tables"),
             target("e2e", Kind::Test, "yet-to-be-written"),
@@ -203,5 +218,6 @@ mod tests {
         );
         assert_eq!(commands(Class::Prog), ["--package e2e --test prog"]);
         assert_eq!(commands(Class::Veth), ["--package e2e --test bed --test yet-to-be-written"]);
+        assert_eq!(commands(Class::Cluster), ["--package e2e --test cluster"]);
     }
 }
