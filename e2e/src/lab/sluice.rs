@@ -77,9 +77,9 @@ impl Cluster {
         Ok(!self.kubectl(&get)?.is_empty())
     }
 
-    /// The last lines that each agent has logged.
+    /// The last lines that each agent has logged; all, where `lines` is -1.
     #[must_use]
-    pub fn sluice_log(&self, lines: usize) -> String {
+    pub fn sluice_log(&self, lines: i32) -> String {
         let tail = format!("--tail={lines}");
         let logs = ["logs", "--namespace", SYSTEM, "--selector=app.kubernetes.io/component=agent", "--prefix", &tail];
         self.kubectl(&logs).unwrap_or_else(|error| format!("no logs of the agents: {error:#}"))

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsRawFd as _,
+    process::Command,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,11 +14,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::lab::{Lab, OUTSIDE_V4, OUTSIDE_V6, Pod};
+use e2e::{
+    bed::Outcome,
+    lab::{Lab, OUTSIDE_V4, OUTSIDE_V6, Pod},
+};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, socket};
 use serde_json::{Value, json};
 
-use crate::scene::{BUSYBOX, Scene, policy, with_container};
+use crate::scene::{BUSYBOX, Scene, eventually, pod, policy, with_container};
 
 /// Pods that send from their first instant, half of them under a policy that denies it. A receiver outside counts whose
 /// packets it gets.
@@ -52,6 +56,51 @@ pub(crate) fn no_early_packet(lab: &Lab) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A pod that gets the address of one which has just gone is judged as what it is, not as that one.
+pub(crate) fn address_is_reused(lab: &Lab) -> Result<()> {
+    let mut scene = Scene::open(lab, "reuse")?;
+    let web = json!({"app": "web"});
+    let from = json!([{"from": [{"podSelector": {"matchLabels": {"role": "friend"}}}]}]);
+    scene.apply(&[policy("friends", json!({"podSelector": {"matchLabels": web}, "ingress": from}))])?;
+    scene.add(&[pod("web", "n1", &web)])?;
+    scene.serve("web", &[80])?;
+    let to = scene.at("web", 80)?;
+    let mut before = Vec::new();
+    for (name, role, expected) in
+        [("one", "friend", Outcome::Open), ("two", "stranger", Outcome::Dropped), ("three", "friend", Outcome::Open)]
+    {
+        give_lowest_address(lab, "n2")?;
+        scene.add(&[pod(name, "n2", &json!({"role": role}))])?;
+        let addresses = scene.pod(name)?.addresses().to_vec();
+        ensure!(before.is_empty() || before == addresses, "{name} has got {addresses:?}, not {before:?} again");
+        before = addresses;
+        eventually(&scene.ask(name, &to, expected)?)?;
+        scene.kubectl(&["delete", "pod", name])?;
+        await_release(lab, "n2", &before)?;
+    }
+    Ok(())
+}
+
+/// Until `host-local` may give these addresses again, which is after the pod's object has gone.
+fn await_release(lab: &Lab, node: &str, addresses: &[IpAddr]) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let script = "ls /var/lib/cni/networks/lab";
+    loop {
+        let given = lab.machine(node)?.output(Command::new("sh").args(["-c", script]))?;
+        if !addresses.iter().any(|address| given.lines().any(|line| line == address.to_string())) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{addresses:?} are not released");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// `host-local` gives addresses in turn, and begins at the lowest where it doesn't know which it gave last.
+fn give_lowest_address(lab: &Lab, node: &str) -> Result<()> {
+    let script = "rm -f /var/lib/cni/networks/lab/last_reserved_ip.*";
+    lab.machine(node)?.output(Command::new("sh").args(["-c", script])).map(drop)
 }
 
 /// Packets by their senders.

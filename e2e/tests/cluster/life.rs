@@ -68,13 +68,13 @@ pub(crate) fn agents_are_killed(lab: &Lab) -> Result<()> {
             let before = restarts(lab)?;
             kill_agents(lab)?;
             still_flow(&streams)?;
-            watch.await_more(20)?;
+            await_more(&watch.asked, 20)?;
             await_restarts(lab, &before)?;
             // From the second time on, the kubelet waits before it starts them again.
             kill_agents(lab)?;
             scene.apply(&[allow("from", &json!([{"podSelector": {"matchLabels": {"role": "steady"}}}]))])?;
             still_flow(&streams)?;
-            watch.await_more(20)?;
+            await_more(&watch.asked, 20)?;
             for stream in &streams {
                 await_cut(stream).context("the agents are back, and a policy no longer allows it")?;
             }
@@ -86,6 +86,33 @@ pub(crate) fn agents_are_killed(lab: &Lab) -> Result<()> {
         watching.join().map_err(|_| anyhow::anyhow!("the watch panicked"))??;
         result
     })
+}
+
+/// Agents that are gone for good enforce on. A pod that is born meanwhile is enforced from the moment that an agent is
+/// back, which then names it.
+pub(crate) fn born_without_an_agent(lab: &Lab) -> Result<()> {
+    const AGENTS: &str = "daemonset/sluice-agent";
+    let mut scene = stage(lab, "born")?;
+    let to = [scene.at("near", 80)?, scene.at("far", 80)?].concat();
+    let stream = open(&scene, "client", to[0])?;
+    let nowhere =
+        |node: &str| json!({"spec": {"template": {"spec": {"nodeSelector": {"sluice.test/is": node}}}}}).to_string();
+    let patch = |patch: &str| lab.kubectl(&["patch", AGENTS, "--namespace", SYSTEM, "--type=merge", "--patch", patch]);
+    patch(&nowhere("nowhere"))?;
+    let selector = "--selector=app.kubernetes.io/component=agent";
+    lab.kubectl(&["wait", "pod", "--namespace", SYSTEM, selector, "--for=delete", "--timeout=60s"])?;
+    now(&scene.ask("other", &to, Outcome::Dropped)?)?;
+    ensure!(stream.flows(PATIENCE), "a connection was cut when its node's agent went");
+    scene.add(&[pod("late", "n1", &json!({}))])?;
+    patch(&json!({"spec": {"template": {"spec": {"nodeSelector": {"sluice.test/is": null}}}}}).to_string())?;
+    lab.cluster().await_sluice()?;
+    now(&scene.ask("late", &to, Outcome::Dropped)?)?;
+    now(&scene.ask("client", &to, Outcome::Open)?)?;
+    let log = lab.cluster().sluice_log(-1);
+    let late = format!("{}/late", scene.name());
+    let named = log.lines().any(|line| line.contains("not enforced until now") && line.contains(&late));
+    ensure!(named, "no agent has said that {late} was not enforced:\n{log}");
+    Ok(())
 }
 
 /// While there is no API server, all is as it was; when it is back, changes count again.
@@ -126,22 +153,28 @@ pub(crate) fn exec_goes_on(lab: &Lab) -> Result<()> {
     kubectl.args(["exec", "--namespace", scene.name(), "counts", "--", "sh", "-c", script]);
     let mut exec = lab.cluster().spawn(kubectl.stdout(Stdio::piped()).stderr(Stdio::null()))?;
     let mut shown = exec.stdout.take().context("stdout was asked for")?;
+    let lines = AtomicUsize::new(0);
     let policies: Vec<Value> = (0..50).map(|n| policy(&format!("deny-{n}"), json!({"podSelector": {}}))).collect();
-    let mut work = || {
-        let mut buffer = [0; 30];
-        for _ in 0..5 {
-            shown.read_exact(&mut buffer).context("the stream has ended")?;
-            scene.apply(&policies)?;
-            // All at once, as `kubectl delete --all` does not.
-            lab.kubectl(&["delete", "--raw", &format!("{API}/namespaces/{}/networkpolicies", scene.name())])?;
-        }
-        // Longer than what lies in pipes: it was shown after the last change.
-        let mut rest = vec![0; 4096];
-        shown.read_exact(&mut rest).context("the stream has ended")
-    };
-    let result = work();
-    exec.kill().and_then(|()| exec.wait()).context("cannot end kubectl")?;
-    result
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut line = [0; 3];
+            while shown.read_exact(&mut line).is_ok() {
+                lines.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let work = || {
+            for _ in 0..5 {
+                await_more(&lines, 20)?;
+                scene.apply(&policies)?;
+                // All at once, as `kubectl delete --all` does not.
+                lab.kubectl(&["delete", "--raw", &format!("{API}/namespaces/{}/networkpolicies", scene.name())])?;
+            }
+            await_more(&lines, 20)
+        };
+        let result = work();
+        exec.kill().and_then(|()| exec.wait()).context("cannot end kubectl")?;
+        result.context("what a command shows has ended")
+    })
 }
 
 /// Two servers, on two nodes, that `client` and `steady` may reach and `other` may not.
@@ -250,16 +283,17 @@ impl Watch {
         Ok(())
     }
 
-    fn await_more(&self, count: usize) -> Result<()> {
-        let (before, deadline) = (self.asked.load(Ordering::Relaxed), Instant::now() + PATIENCE);
-        while self.asked.load(Ordering::Relaxed) < before + count {
-            ensure!(Instant::now() < deadline, "nobody asks any more");
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
-    }
-
     fn end(&self) {
         self.done.store(true, Ordering::Relaxed);
     }
+}
+
+/// Until a count that somebody raises has been raised this often.
+fn await_more(counter: &AtomicUsize, count: usize) -> Result<()> {
+    let (before, deadline) = (counter.load(Ordering::Relaxed), Instant::now() + PATIENCE);
+    while counter.load(Ordering::Relaxed) < before + count {
+        ensure!(Instant::now() < deadline, "nothing happens any more");
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
