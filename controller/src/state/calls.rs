@@ -91,6 +91,13 @@ impl Calls {
         self.pods.get(&call.pod()).filter(|pod| call.is_about(pod))
     }
 
+    /// The other interface of the same sandbox that was told first: this one is of a secondary network.
+    fn first_of_sandbox(&self, call: &Call) -> Option<&str> {
+        let is_other =
+            |known: &&Known| known.call.container_id == call.container_id && known.call.ifindex != call.ifindex;
+        self.known.values().find(is_other).map(|known| known.call.interface.as_str())
+    }
+
     /// The UID that the source knows the pod by, or will.
     fn uid(&self, call: &Call) -> Arc<str> {
         self.pod(call).map_or_else(|| call.uid.as_str().into(), |pod| Arc::clone(&pod.uid))
@@ -114,6 +121,12 @@ impl<D: Datapath> State<D> {
         // whoever has attached it meanwhile may have done so with older programs
         self.look(&BTreeSet::from([call.ifindex]));
         let before = self.calls.pod(&call).map(|pod| pod.addresses.clone());
+        if let Some(first) = self.calls.first_of_sandbox(&call) {
+            let reason = format!("the network policies of {} are enforced at {first}", call.pod());
+            // whoever asked may have gone away meanwhile
+            let _ = answer.send(Standing::Untouched { reason });
+            return;
+        }
         let is_new = self.calls.known.get(&call.ifindex).is_none_or(|known| known.call != call);
         if is_new && self.applier.binder.assignment(call.ifindex).is_some() {
             let uid = self.calls.uid(&call);

@@ -93,7 +93,7 @@ fn whoever_has_waited_long_enough_is_told_what_is_missing() {
     let mut answered = state.ask(&call("c", "a", "u", 5, "10.0.0.5"), Duration::ZERO);
     let reason = "no pod ns/a with the UID u is known on this node".to_owned();
     assert_eq!(answered.try_recv(), Ok(Standing::Held { reason }));
-    let mut answered = state.ask(&call("c", "a", "u", 9, "10.0.0.5"), LONG);
+    let mut answered = state.ask(&call("d", "a", "u", 9, "10.0.0.5"), LONG);
     assert_eq!(answered.try_recv(), Ok(Standing::Gone));
     assert!(state.calls.next_deadline().is_none());
     // nobody waits for whoever no longer listens
@@ -172,4 +172,15 @@ fn an_interface_that_refuses_the_program_is_no_reason_to_wait() {
     fake.refuse(&["attach 5"]);
     let mut answered = state.ask(&call("c", "a", "u", 5, "10.0.0.5"), LONG);
     assert!(matches!(answered.try_recv(), Ok(Standing::Unenforceable { .. })));
+}
+
+#[test]
+fn a_second_interface_of_a_sandbox_takes_nothing_over() {
+    let (_, mut state, _) = node(vec![link(5, ""), link(6, "")]);
+    state.tell(pod_object("a", "u", None));
+    state.ask(&call("c", "a", "u", 5, "10.0.0.5"), LONG);
+    let mut answered = state.ask(&call("c", "a", "u", 6, "192.168.7.2"), LONG);
+    let reason = "the network policies of ns/a are enforced at veth5".to_owned();
+    assert_eq!(answered.try_recv(), Ok(Standing::Untouched { reason }));
+    assert_eq!(state.applier.binder.interface_of("u"), Some(5));
 }
