@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 
 const NAMESPACE: &str = "shop";
 const PORT: u16 = 8080;
+/// What agents are started with besides.
+const FLAGS: [&str; 2] = ["--listen", "127.0.0.1:0"];
 /// What `ADD` answers when the policies are not in force in time.
 const TRY_AGAIN: i64 = 11;
 const NOT_AVAILABLE: i64 = 50;
@@ -75,8 +77,7 @@ impl Bed {
 
     fn start_agent(&mut self) -> Result<()> {
         let directory = self.scratch.files().join("objects");
-        let flags = ["--listen", "127.0.0.1:0"];
-        self.agent = Some(Agent::start_ready(&self.node, &directory, &self.scratch, &flags)?);
+        self.agent = Some(Agent::start_ready(&self.node, &directory, &self.scratch, &FLAGS)?);
         Ok(())
     }
 
@@ -290,7 +291,7 @@ fn from_the_first_packet_over_a_bridge() -> Result<()> {
 }
 
 /// Without an agent a pod does not start, or it starts held; the next agent knows it by the plugin's record, though the API
-/// says no address. What is taken down leaves nothing.
+/// says no address. An `ADD` that waits for that agent ends well. What is taken down leaves nothing.
 #[test]
 fn pods_born_while_no_agent_runs() -> Result<()> {
     use Outcome::{Dropped, Open};
@@ -317,48 +318,39 @@ fn pods_born_while_no_agent_runs() -> Result<()> {
     ensure!(bed.plugin("CHECK", &new, &hold)?.success, "it is held, and no agent can say more");
     ensure!(bed.plugin("STATUS", &new, &hold)?.success, "pods can start held");
 
-    bed.start_agent()?;
+    bed.put_pod("waiting", &[])?;
+    let waiting = bed.node.pod("waiting")?;
+    let directory = bed.scratch.files().join("objects");
+    let (added, agent) = thread::scope(|scope| {
+        let adding = scope.spawn(|| bed.add(&waiting, &json!({"timeoutSeconds": 90})));
+        let agent = Agent::start_ready(&bed.node, &directory, &bed.scratch, &FLAGS);
+        (adding.join(), agent)
+    });
+    bed.agent = Some(agent?);
+    added.map_err(|_panic| anyhow::anyhow!("ADD panicked"))??;
+    let _server = serve(&waiting)?;
     bed.wait_until_enforced("new")?;
     ask(
         "with the next agent",
-        &[(&friend, &new, Open), (&new, &friend, Open), (&stranger, &new, Dropped), (&new, &stranger, Dropped)],
+        &[
+            (&friend, &new, Open),
+            (&new, &friend, Open),
+            (&stranger, &new, Dropped),
+            (&new, &stranger, Dropped),
+            (&new, &waiting, Dropped),
+            (&stranger, &waiting, Open),
+        ],
     )?;
 
     // taken down without an agent
     bed.kill_agent()?;
-    ensure!(bed.plugin("DEL", &new, &fail)?.success, "DEL never fails");
-    drop(new);
-    let gc = json!({"cni.dev/valid-attachments": []});
-    let reply = bed.plugin("GC", &friend, &gc)?;
-    ensure!(reply.success, "GC failed: {}", reply.stdout);
-    assert_eq!((bed.pinned_links()?.len(), bed.records()), (before, 0), "nothing of it is left");
-    Ok(())
-}
-
-/// An `ADD` that has begun without an agent ends well when one comes.
-#[test]
-fn an_agent_that_comes_in_time() -> Result<()> {
-    let Some(mut bed) = Bed::start(Wiring::PointToPoint)? else { return Ok(()) };
-    bed.put_policy()?;
-    let friend = bed.old_pod("friend")?;
-    bed.kill_agent()?;
-    bed.put_pod("new", &[])?;
-    let new = bed.node.pod("new")?;
-    let _server = serve(&new)?;
-    let directory = bed.scratch.files().join("objects");
-    let (added, agent) = thread::scope(|scope| {
-        let adding = scope.spawn(|| bed.add(&new, &json!({"timeoutSeconds": 90})));
-        let agent = Agent::start_ready(&bed.node, &directory, &bed.scratch, &["--listen", "127.0.0.1:0"]);
-        (adding.join(), agent)
-    });
-    added.map_err(|_panic| anyhow::anyhow!("ADD panicked"))??;
-    bed.agent = Some(agent?);
-    ask("after ADD", &[(&friend, &new, Outcome::Open)])?;
-
-    // and what is no longer attached is noticed
-    bed.kill_agent()?;
-    fs::remove_file(bed.scratch.pins().join("links").join(format!("{}-to", new.host_index())))?;
-    let reply = bed.plugin("CHECK", &new, &json!({}))?;
+    fs::remove_file(bed.scratch.pins().join("links").join(format!("{}-to", waiting.host_index())))?;
+    let reply = bed.plugin("CHECK", &waiting, &hold)?;
     assert_eq!(reply.code(), Some(NOT_ENFORCED), "{}", reply.stdout);
+    ensure!(bed.plugin("DEL", &new, &fail)?.success, "DEL never fails");
+    drop((new, waiting));
+    let reply = bed.plugin("GC", &friend, &json!({"cni.dev/valid-attachments": []}))?;
+    ensure!(reply.success, "GC failed: {}", reply.stdout);
+    assert_eq!((bed.pinned_links()?.len(), bed.records()), (before, 0), "nothing of them is left");
     Ok(())
 }
