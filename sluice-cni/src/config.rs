@@ -143,13 +143,14 @@ impl<'a> Config<'a> {
         Ok(settings)
     }
 
-    /// The attachments that are still there. Their field had another name at first (libcni sets both).
-    pub(crate) fn valid_attachments(&self) -> Result<Vec<Valid>, Failure> {
+    /// The attachments that are still there; `None` if the runtime doesn't say, as libcni where it wasn't told. Their field
+    /// had another name at first (libcni sets both).
+    pub(crate) fn valid_attachments(&self) -> Result<Option<Vec<Valid>>, Failure> {
         let value = self.fields.get("cni.dev/valid-attachments").or_else(|| self.fields.get("cni.dev/attachments"));
-        let value = value.ok_or_else(|| invalid("cni.dev/valid-attachments must be there".to_owned()))?;
+        let Some(value) = value else { return Ok(None) };
         let valid: Result<Option<Vec<Valid>>, _> = serde_json::from_str(value.get());
         let valid = valid.map_err(|error| invalid(format!("cni.dev/valid-attachments can't be read: {error}")))?;
-        Ok(valid.unwrap_or_default())
+        Ok(Some(valid.unwrap_or_default()))
     }
 }
 
@@ -249,17 +250,19 @@ mod tests {
 
     #[test]
     fn attachments_by_either_name() {
-        let list = r#"[{"containerID": "c", "ifname": "eth0"}]"#;
-        let expected = [Valid { container_id: "c".into(), ifname: "eth0".into() }];
-        for name in ["valid-attachments", "attachments"] {
-            let text = with(&format!(r#", "cni.dev/{name}": {list}"#));
-            assert_eq!(Config::parse(&text, "GC", "0.3.0").unwrap().valid_attachments().unwrap(), expected);
-        }
-        let text = with(r#", "cni.dev/valid-attachments": null"#);
-        assert_eq!(Config::parse(&text, "GC", "0.3.0").unwrap().valid_attachments().unwrap(), []);
-        for fields in ["", r#", "cni.dev/valid-attachments": 1"#] {
+        #[track_caller]
+        fn check(fields: &str, expected: Option<Option<Vec<Valid>>>) {
             let text = with(fields);
-            Config::parse(&text, "GC", "0.3.0").unwrap().valid_attachments().unwrap_err();
+            assert_eq!(Config::parse(&text, "GC", "0.3.0").unwrap().valid_attachments().ok(), expected);
         }
+        let one = Valid { container_id: "c".into(), ifname: "eth0".into() };
+        for name in ["valid-attachments", "attachments"] {
+            let fields = format!(r#", "cni.dev/{name}": [{{"containerID": "c", "ifname": "eth0"}}]"#);
+            check(&fields, Some(Some(vec![one.clone()])));
+        }
+        // what Go makes of an empty list
+        check(r#", "cni.dev/valid-attachments": null"#, Some(Some(Vec::new())));
+        check("", Some(None));
+        check(r#", "cni.dev/valid-attachments": 1"#, None);
     }
 }

@@ -2,25 +2,28 @@
 
 use super::del;
 use crate::{
-    config::Config,
+    config::{Config, Valid},
     failure::{Failure, IO},
     record::Records,
 };
 
 pub(super) fn run(config: &Config<'_>) -> Result<String, Failure> {
     let settings = config.settings()?;
-    let valid = config.valid_attachments()?;
-    let records = Records::beside(&settings.socket).all();
-    let records = records.map_err(|error| Failure::new(IO, "the records of pods can't be listed", error));
-    for record in records.as_deref().unwrap_or_default() {
-        let is_valid =
-            valid.iter().any(|one| one.container_id == record.container_id && one.ifname == record.container_interface);
-        if record.network == config.name && !is_valid {
-            del::forget(&settings, &record.container_id, &record.container_interface);
+    let mut listed = Ok(String::new());
+    if let Some(valid) = config.valid_attachments()? {
+        match Records::beside(&settings.socket).all() {
+            Ok(records) => records.iter().for_each(|record| {
+                let is_it =
+                    |one: &Valid| one.container_id == record.container_id && one.ifname == record.container_interface;
+                if record.network == config.name && !valid.iter().any(is_it) {
+                    del::forget(&settings, &record.container_id, &record.container_interface);
+                }
+            }),
+            Err(error) => listed = Err(Failure::new(IO, "the records of pods can't be listed", error)),
         }
     }
     del::clear(&settings);
-    records.map(|_| String::new())
+    listed
 }
 
 #[cfg(test)]
@@ -53,6 +56,10 @@ mod tests {
             socket.display(),
             folder.path().join("pins").display()
         );
+        // without a list nobody says which are valid
+        let without = text.replace("valid-attachments", "else");
+        assert_eq!(run(&Config::parse(&without, "GC", "1.1.0").unwrap()), Ok(String::new()));
+        assert_eq!(records.all().unwrap().len(), 3);
         assert_eq!(run(&Config::parse(&text, "GC", "1.1.0").unwrap()), Ok(String::new()));
         let mut left: Vec<String> = records.all().unwrap().into_iter().map(|record| record.container_id).collect();
         left.sort();

@@ -59,7 +59,7 @@ mod tests {
         for (command, before) in [("CHECK", "0.3.1"), ("GC", "1.0.0"), ("STATUS", "1.0.0"), ("ADD", "0.2.0")] {
             check(command, &format!(r#"{{"cniVersion": "{before}", "name": "n"}}"#), INCOMPATIBLE_VERSION);
         }
-        check("GC", r#"{"cniVersion": "1.1.0", "name": "n"}"#, INVALID_CONFIG);
+        check("GC", r#"{"cniVersion": "1.1.0", "name": "n", "cni.dev/attachments": 1}"#, INVALID_CONFIG);
         check("ADD", r#"{"cniVersion": "1.1.0", "name": "n"}"#, ENVIRONMENT);
     }
 }
