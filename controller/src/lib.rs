@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod bind;
+mod cgroup;
 pub mod cli;
 pub mod cni;
 pub mod http;

@@ -1,7 +1,13 @@
 //! The veths of this node as the kernel shows them now. Entry points: [`Lister::list`] to look, [`hints`] to be told when
 //! to look again.
 
-use std::{collections::BTreeSet, net::IpAddr, ops::ControlFlow, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::ControlFlow,
+    sync::Arc,
+    time::Instant,
+};
 
 use enforcer::{
     NetlinkError,
@@ -9,7 +15,11 @@ use enforcer::{
 };
 use tokio::sync::mpsc;
 
-use crate::{bind::Link, inhabited, readable};
+use crate::{
+    bind::Link,
+    inhabited::{self, Inhabitants},
+    readable,
+};
 
 /// Something about interfaces or addresses has changed.
 #[derive(Clone, Debug)]
@@ -52,7 +62,7 @@ impl Lister {
         let own = self.interfaces.own_addresses()?;
         let is_wanted = |link: &enforcer::Link| link.kind == "veth" && link.netns.is_some() && wanted(link.ifindex);
         let inhabited =
-            if links.iter().any(is_wanted) { inhabited::namespaces(&mut self.interfaces)? } else { BTreeSet::new() };
+            if links.iter().any(is_wanted) { inhabited::namespaces(&mut self.interfaces)? } else { BTreeMap::new() };
         let mut found = Links { own: own.iter().map(|(_, address)| *address).collect(), ..Links::default() };
         for link in links {
             found.names.push((link.ifindex, link.name.clone()));
@@ -67,7 +77,11 @@ impl Lister {
                 own: own.iter().filter(|(index, _)| *index == link.ifindex).map(|(_, address)| *address).collect(),
                 uplink: uplinks.contains(&link.ifindex),
                 name: link.name,
-                is_empty: link.netns.is_some_and(|netns| !inhabited.contains(&netns)),
+                is_empty: link.netns.is_some_and(|netns| !inhabited.contains_key(&netns)),
+                pod: link.netns.and_then(|netns| match inhabited.get(&netns)? {
+                    Inhabitants::Pod(uid) => Some(Arc::clone(uid)),
+                    Inhabitants::Others => None,
+                }),
             });
         }
         Ok(found)

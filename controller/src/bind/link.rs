@@ -1,6 +1,6 @@
 //! A veth as the kernel shows it, and whether it is to be left alone.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 /// One veth of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Link {
     pub uplink: bool,
     /// Whether no process is in the namespace of the other end yet.
     pub is_empty: bool,
+    /// The UID of the pod whose processes are there, by their control groups; `None` if others are there as well.
+    pub pod: Option<Arc<str>>,
 }
 
 /// Why a veth is left alone.

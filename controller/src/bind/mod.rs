@@ -7,7 +7,11 @@
 //!
 //! What the CNI plugin tells ([`Binder::call`]) is no proposal: the runtime made the veth for that pod. It is the pod with
 //! this UID whatever the veth shows and whom it was taken for before, and that pod is behind no other one.
+//!
+//! Nor is the control group of the first process behind a veth ([`Binder::inhabited`]): the runtime started it, before
+//! any of the pod's own could have changed what is shown.
 
+mod inhabitants;
 mod link;
 #[cfg(test)]
 mod tests;
@@ -22,6 +26,7 @@ use std::{
 
 use policy_compiler::model::ObjectName;
 
+pub use inhabitants::Inhabited;
 pub use link::{Exclusions, Link, Untouched};
 
 /// How long an interface may be held, or a pod be without one, before it is reported.
@@ -46,6 +51,8 @@ struct Interface {
     link: Link,
     /// The addresses that an earlier agent had bound it by.
     adopted: Vec<IpAddr>,
+    /// The addresses that it showed last before any process was behind it: those that the CNI plugins gave.
+    given: Vec<IpAddr>,
     since: Instant,
     assignment: Assignment,
 }
@@ -187,7 +194,8 @@ impl Binder {
     /// whatever else it may show by now.
     pub fn adopt(&mut self, index: u32, addresses: Vec<IpAddr>, now: Instant) {
         let link = Link { index, ..Link::default() };
-        let interface = Interface { link, adopted: addresses, since: now, assignment: Assignment::Held };
+        let interface =
+            Interface { link, adopted: addresses, given: Vec::new(), since: now, assignment: Assignment::Held };
         self.interfaces.insert(index, interface);
     }
 
@@ -358,10 +366,14 @@ impl Binder {
         let Some(interface) = self.interfaces.get_mut(&link.index) else {
             let assignment = untouched.map_or(Assignment::Held, Assignment::Untouched);
             outcome.assigned.push((link.index, assignment.clone()));
-            self.interfaces.insert(link.index, Interface { link, adopted: Vec::new(), since: now, assignment });
+            let given = if link.is_empty { link.addresses.clone() } else { Vec::new() };
+            self.interfaces.insert(link.index, Interface { link, adopted: Vec::new(), given, since: now, assignment });
             return;
         };
         let was_empty = interface.link.is_empty;
+        if link.is_empty {
+            interface.given.clone_from(&link.addresses);
+        }
         interface.link = link;
         if was_empty != interface.link.is_empty && interface.assignment == Assignment::Held {
             outcome.assigned.push((interface.link.index, Assignment::Held));

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::{Condition, Datapath, State};
 use crate::{
-    bind::Assignment,
+    bind::{Assignment, Inhabited},
     cni::{Call, Standing},
     source::Update,
 };
@@ -120,24 +120,48 @@ impl<D: Datapath> State<D> {
         let deadline = Instant::now() + patience;
         // whoever has attached it meanwhile may have done so with older programs
         self.look(&BTreeSet::from([call.ifindex]));
-        let before = self.calls.pod(&call).map(|pod| pod.addresses.clone());
         if let Some(first) = self.calls.first_of_sandbox(&call) {
             let reason = format!("the network policies of {} are enforced at {first}", call.pod());
             // whoever asked may have gone away meanwhile
             let _ = answer.send(Standing::Untouched { reason });
             return;
         }
-        let is_new = self.calls.known.get(&call.ifindex).is_none_or(|known| known.call != call);
+        self.take(&call);
+        self.calls.waiting.push(Waiting { call, deadline, answer });
+    }
+
+    /// Whose an interface is, and with which addresses.
+    fn take(&mut self, call: &Call) {
+        let before = self.calls.pod(call).map(|pod| pod.addresses.clone());
+        let is_new = self.calls.known.get(&call.ifindex).is_none_or(|known| known.call != *call);
         if is_new && self.applier.binder.assignment(call.ifindex).is_some() {
-            let uid = self.calls.uid(&call);
+            let uid = self.calls.uid(call);
             self.calls.known.retain(|_, known| known.call.uid != call.uid);
             let known = Known { call: call.clone(), before: before.unwrap_or_default() };
             self.calls.known.insert(call.ifindex, known);
             self.applier.call(call.ifindex, &uid, &call.pod(), Instant::now());
             self.tell_bound();
-            self.tell_again(&call);
+            self.tell_again(call);
         }
-        self.calls.waiting.push(Waiting { call, deadline, answer });
+    }
+
+    /// Binds interfaces behind which processes of pods have come that the source has told of.
+    pub(super) fn know_inhabitants(&mut self) {
+        let found: Vec<Inhabited> = self.applier.binder.inhabited().collect();
+        for Inhabited { index, interface, uid, addresses } in found {
+            let Some(pod) = self.calls.pods.values().find(|pod| pod.uid == uid) else { continue };
+            let call = Call {
+                // of no sandbox that the plugin will take away: it goes with its interface
+                container_id: String::new(),
+                namespace: pod.name.namespace.to_string(),
+                name: pod.name.name.to_string(),
+                uid: uid.to_string(),
+                interface,
+                ifindex: index,
+                addresses,
+            };
+            self.take(&call);
+        }
     }
 
     /// A sandbox goes, and its interface with it.

@@ -52,6 +52,8 @@ use crate::{
 const RECHECK: Duration = Duration::from_secs(10);
 /// How often that is while an interface is held or a pod has none.
 const RECHECK_WAITING: Duration = Duration::from_millis(500);
+/// How often that is while a pod's first process is about to come, of which nobody tells.
+const RECHECK_INHABITED: Duration = Duration::from_millis(20);
 /// How long writes to the kernel may keep what happens waiting.
 const SLICE: Duration = Duration::from_millis(5);
 
@@ -255,6 +257,8 @@ impl<D: Datapath> State<D> {
         self.note_isolating();
         self.applier.enqueue(changes.steps, Some(seen));
         self.reports.note(changes.reports);
+        // of a pod whose processes have come before it was told of
+        self.know_inhabitants();
     }
 
     /// The policies' names for events and views.
@@ -276,6 +280,7 @@ impl<D: Datapath> State<D> {
                 self.link_names = links.names.into_iter().collect();
                 self.applier.set_links(links.veths, changed, now);
                 self.drop_stale_calls();
+                self.know_inhabitants();
                 // who has lost an interface may have another one, unless another pod has the address now
                 if !self.tell_bound() {
                     self.applier.settle(now);
@@ -284,8 +289,20 @@ impl<D: Datapath> State<D> {
             }
             Err(fault) => tracing::error!("the node's interfaces can't be listed, and are listed again soon: {fault}"),
         }
-        let waits = self.applier.binder.waits(now);
-        self.next_check = now + if waits { RECHECK_WAITING } else { RECHECK };
+        self.next_check = Instant::now() + self.patience(now);
+    }
+
+    /// How long nothing need be looked at, after a look that began at `began`.
+    fn patience(&self, began: Instant) -> Duration {
+        let binder = &self.applier.binder;
+        if binder.awaits_inhabitants(began) {
+            // no more than a fifth of a processor, however many processes there are
+            RECHECK_INHABITED.max(began.elapsed() * 4)
+        } else if binder.waits(began) {
+            RECHECK_WAITING
+        } else {
+            RECHECK
+        }
     }
 
     /// The addresses of Node objects say which links are the node's own.

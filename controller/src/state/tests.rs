@@ -2,6 +2,7 @@
 
 mod bound;
 mod cni;
+mod inhabitants;
 mod slices;
 
 use std::{

@@ -12,7 +12,7 @@ use crate::{
     state::Request,
 };
 
-fn pod_object(name: &str, uid: &str, address: Option<&str>) -> Event {
+pub(super) fn pod_object(name: &str, uid: &str, address: Option<&str>) -> Event {
     Event::PutPod(Pod {
         name: ObjectName::new("ns", name),
         uid: uid.into(),
@@ -52,7 +52,7 @@ impl State<Fake> {
     }
 }
 
-fn node(links: Vec<Link>) -> (Fake, State<Fake>, Shown) {
+pub(super) fn node(links: Vec<Link>) -> (Fake, State<Fake>, Shown) {
     let (fake, shown) = (Fake::default(), Shown::default());
     *shown.0.lock().unwrap() = links;
     let applier = Applier::new(fake.clone(), Binder::new(Exclusions::default()), Vec::new(), &[], Instant::now());

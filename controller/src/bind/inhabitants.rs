@@ -1,0 +1,62 @@
+//! Whose an interface is by the first processes behind it: the runtime starts them in the pod's control group, before any
+//! of the pod's own could have changed what the interface shows. Entry point: [`Binder::inhabited`].
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Assignment, Binder, Interface};
+
+/// How long a runtime usually takes from a pod's interface to the pod's first process.
+const SET_UP: Duration = Duration::from_secs(10);
+
+/// An interface behind which a pod's processes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inhabited {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub interface: String,
+    /// The pod's UID.
+    pub uid: Arc<str>,
+    /// What it showed before the first of them: what the CNI plugins gave the pod.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Binder {
+    /// Interfaces that are held, of pods that are behind no other one. Not where another veth leads to the same namespace:
+    /// of several, the API's address tells which is the pod's own.
+    pub fn inhabited(&self) -> impl Iterator<Item = Inhabited> {
+        self.interfaces.iter().filter_map(|(index, interface)| {
+            let uid = interface.link.pod.as_ref()?;
+            let is_unknown = interface.assignment == Assignment::Held && !self.calls.contains_key(index);
+            let is_free = self.interface_of(uid).is_none() && !self.calls.values().any(|called| called.uid == *uid);
+            (is_unknown && is_free && !interface.given.is_empty() && self.is_alone(*index, interface)).then(|| {
+                Inhabited {
+                    index: *index,
+                    interface: interface.link.name.clone(),
+                    uid: Arc::clone(uid),
+                    addresses: interface.given.clone(),
+                }
+            })
+        })
+    }
+
+    /// Whether a pod's first process may come behind an interface at any moment.
+    #[must_use]
+    pub fn awaits_inhabitants(&self, now: Instant) -> bool {
+        self.interfaces.values().any(|interface| {
+            let is_set_up = interface.assignment == Assignment::Held && interface.link.is_empty;
+            is_set_up && now.duration_since(interface.since) < SET_UP
+        })
+    }
+
+    /// Whether no other veth leads to the same namespace.
+    fn is_alone(&self, index: u32, interface: &Interface) -> bool {
+        let leads_there =
+            |(other, there): (&u32, &Interface)| *other != index && there.link.namespace == interface.link.namespace;
+        !self.interfaces.iter().any(leads_there)
+    }
+}
