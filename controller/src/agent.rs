@@ -15,6 +15,7 @@ use tokio::{
 use crate::{
     cli::{CleanupArgs, Established, RunArgs, SourceCheck},
     cni,
+    engines::{self, Engines},
     http::{self, Shared},
     links::{self, Lister},
     metrics::Metrics,
@@ -70,7 +71,13 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let (requests_in, requests) = mpsc::channel(QUEUE);
     let names = Arc::new(Directory::default());
     let journal = Arc::new(Journal::default());
-    let outputs = Outputs { metrics: metrics.clone(), health: health_in, names: Arc::clone(&names) };
+    let engines = Arc::new(Engines::new(&node, metrics.clone()));
+    let outputs = Outputs {
+        metrics: metrics.clone(),
+        health: health_in,
+        names: Arc::clone(&names),
+        engines: Arc::clone(&engines),
+    };
     let inputs = Inputs { updates, hints, requests, stopping: stopping.clone() };
     let settings = Settings {
         node: node.clone(),
@@ -85,6 +92,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     tasks.cut.spawn(named("source", async move { Ok(source.run(updates_in).await?) }));
     tasks.cut.spawn(named("links", links::hints(watcher, hints_in)));
     tasks.cut.spawn(named("events", follow_events(events, names, Arc::clone(&journal), health.clone())));
+    tasks.cut.spawn(named("engines", engines::search(engines, enforcer.survey(), health.clone())));
     if args.directory.is_none() {
         let notices = notice::publish(args.kubeconfig.clone(), node.clone(), requests_in.clone());
         tasks.cut.spawn(named("notices", notices));

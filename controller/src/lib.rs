@@ -3,7 +3,7 @@
 //!
 //! [`source`] tells what there is; [`state`] is the one task that owns the compiler and the kernel's tables; [`bind`]
 //! decides which interface is which pod; [`links`] shows what the kernel shows; [`report`], [`metrics`] and [`http`] are
-//! how it is seen from outside.
+//! how it is seen from outside; [`engines`] tells of others that enforce policies here.
 #![forbid(unsafe_code)]
 
 pub mod agent;
@@ -11,6 +11,7 @@ pub mod bind;
 mod cgroup;
 pub mod cli;
 pub mod cni;
+pub mod engines;
 pub mod http;
 mod inhabited;
 pub mod links;

@@ -18,6 +18,8 @@ pub struct Metrics {
     pub map_fill: GaugeVec,
     /// Capacity of each kernel map in entries, by `map`.
     pub map_capacity: GaugeVec,
+    /// Bytes of the kernel's memory that each map takes, by `map`; none of it is the agent's own.
+    pub map_bytes: GaugeVec,
     /// Seconds from a batch of events to the compiled changes.
     pub compile: Histogram,
     /// Seconds from noticing an event at the source to the last write to the kernel.
@@ -36,6 +38,8 @@ pub struct Metrics {
     pub source_problems: IntGauge,
     /// 1 once the source's initial list is in force.
     pub synced: IntGauge,
+    /// Signs of other policy engines on the node, by `kind`.
+    pub other_engines: IntGaugeVec,
     /// The epoch of the flows.
     pub epoch: Gauge,
     /// 1 while changes of a resource come as they happen, by `resource`.
@@ -79,6 +83,13 @@ impl Metrics {
                 &registry,
                 GaugeVec::new(Opts::new("sluice_map_capacity", "Entries that a kernel map can hold"), &["map"])?,
             )?,
+            map_bytes: add(
+                &registry,
+                GaugeVec::new(
+                    Opts::new("sluice_map_bytes", "Kernel memory that a map takes, apart from the agent's own"),
+                    &["map"],
+                )?,
+            )?,
             compile: add(
                 &registry,
                 histogram("sluice_compile_seconds", "From a batch of events to the compiled changes")?,
@@ -115,6 +126,13 @@ impl Metrics {
                 IntGauge::new("sluice_source_problems", "What is wrong with the objects of the source")?,
             )?,
             synced: add(&registry, IntGauge::new("sluice_synced", "1 once the source's initial list is in force")?)?,
+            other_engines: add(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("sluice_other_engines", "Signs of other policy engines on this node"),
+                    &["kind"],
+                )?,
+            )?,
             epoch: add(&registry, Gauge::new("sluice_epoch", "The epoch in which new flows are judged")?)?,
             watch_up: add(
                 &registry,

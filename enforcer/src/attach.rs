@@ -11,7 +11,7 @@ use enforcer_abi::Direction;
 use thiserror::Error;
 
 use crate::{
-    netlink::{IngressQdisc, Netlink, NetlinkError},
+    netlink::{Filter, IngressQdisc, Netlink, NetlinkError},
     object::{Programs, program_name},
     pins::{self, Pins, PinsError},
     sys::{self, Hook},
@@ -320,7 +320,7 @@ fn has_our_link(pins: &Path, ifindex: u32, direction: Direction) -> bool {
     link.and_then(|link| sys::link_info(link.as_fd())).is_ok_and(|info| info.ifindex == ifindex)
 }
 
-fn our_filters(netlink: &mut Netlink) -> Result<Vec<(u32, Direction)>, NetlinkError> {
+pub(crate) fn our_filters(netlink: &mut Netlink) -> Result<Vec<(u32, Direction)>, NetlinkError> {
     let mut ours = Vec::new();
     for (ifindex, qdisc) in netlink.ingress_qdiscs()? {
         if qdisc != IngressQdisc::Clsact {
@@ -335,12 +335,13 @@ fn our_filters(netlink: &mut Netlink) -> Result<Vec<(u32, Direction)>, NetlinkEr
     Ok(ours)
 }
 
+pub(crate) fn is_ours(filter: &Filter, direction: Direction) -> bool {
+    (filter.priority, filter.handle) == (PRIORITY, HANDLE) && filter.name.as_deref() == Some(program_name(direction))
+}
+
 fn has_our_filter(netlink: &mut Netlink, ifindex: u32, direction: Direction) -> Result<bool, NetlinkError> {
     match netlink.filters(ifindex, direction) {
-        Ok(filters) => Ok(filters.iter().any(|filter| {
-            (filter.priority, filter.handle) == (PRIORITY, HANDLE)
-                && filter.name.as_deref() == Some(program_name(direction))
-        })),
+        Ok(filters) => Ok(filters.iter().any(|filter| is_ours(filter, direction))),
         // The interface or its qdisc has gone meanwhile.
         Err(error) if matches!(error.errno(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)) => Ok(false),
         Err(error) => Err(error),
@@ -365,6 +366,6 @@ fn remove_link(pins: &Pins, ifindex: u32, direction: Direction) -> Result<(), At
 }
 
 /// No such interface, link or pin.
-fn is_gone(error: &io::Error) -> bool {
+pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOLINK | libc::ENOENT))
 }

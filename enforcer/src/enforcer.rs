@@ -14,9 +14,10 @@ use crate::{
     object::Programs,
     pins::Pins,
     slots::Slots,
+    survey::Survey,
     sys::{GracePeriod, Map, PerCpuMap},
     table::{Fill, Table, WriteError},
-    tables::{Contents, TableError, Tables},
+    tables::{self, Contents, MapMemory, TableError, Tables},
 };
 
 /// Some operations of a batch failed; all others were carried out.
@@ -210,6 +211,18 @@ impl Enforcer {
     /// How full the tables are.
     pub fn fill(&mut self) -> Vec<Fill> {
         self.tables.fill()
+    }
+
+    /// What the maps take of the kernel's memory, for which the process isn't charged.
+    #[must_use]
+    pub fn memory(&self) -> Vec<MapMemory> {
+        tables::memory(&self.pins)
+    }
+
+    /// Looks for programs of others; may be taken to another thread. As long as it lives, the pins are locked.
+    #[must_use]
+    pub fn survey(&self) -> Survey {
+        Survey::new(Arc::clone(&self.pins))
     }
 
     /// Opens the ring buffer of events. There can be one reader: a second one takes events away from the first.

@@ -18,6 +18,7 @@ mod pins;
 mod plan;
 pub mod preflight;
 mod slots;
+mod survey;
 mod sys;
 mod table;
 mod tables;
@@ -34,8 +35,9 @@ pub use object::LoadError;
 pub use open::{Hooks, OpenError, Options};
 pub use pins::PinsError;
 pub use plan::MapSizes;
+pub use survey::{OtherProgram, Survey, nft_names};
 pub use table::Fill;
-pub use tables::{Contents, TableError};
+pub use tables::{Contents, MapMemory, TableError};
 pub use unattended::{Unattended, UnattendedError, is_attached};
 
 /// The eBPF object that this build carries.

@@ -1,6 +1,6 @@
-//! The maps that user space writes, all of them: which operation goes where, and what they hold.
+//! The maps that user space writes, all of them: which operation goes where, what they hold, and what maps take.
 
-use std::io;
+use std::{io, os::fd::AsFd as _, path::Path};
 
 use enforcer_abi::{
     Address, BlockKey, ClassId, FrontEndKey, FrontEndValue, Op, PeerValue, PodEntry, PortKey, PortRangeKey, PortValue,
@@ -10,7 +10,9 @@ use thiserror::Error;
 
 use crate::{
     grow::GrowError,
+    object::MAPS,
     pins::Pins,
+    sys,
     table::{Fill, Grow, Table, WriteError},
 };
 
@@ -71,6 +73,33 @@ pub struct Contents {
     pub front_ends: Vec<FrontEndValue>,
     /// `ENDPOINTS`
     pub endpoints: Vec<Address>,
+}
+
+/// What a map takes of the kernel's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapMemory {
+    /// The map's name, one of [`enforcer_abi::map`].
+    pub map: &'static str,
+    /// Bytes, those of a larger map that is being filled to replace it included.
+    pub bytes: u64,
+}
+
+/// What the pinned maps take, in the order of the object's maps; without those of which the kernel doesn't tell.
+pub(crate) fn memory(pins: &Pins) -> Vec<MapMemory> {
+    let of_pin = |path: &Path| sys::map_memory(sys::open_pin(path)?.as_fd());
+    let of_map = |map: &'static str| {
+        let bytes = match of_pin(&pins.object(map)) {
+            Ok(bytes) => bytes?,
+            Err(error) => {
+                tracing::debug!(map, %error, "what the map takes of the kernel's memory can't be read");
+                return None;
+            }
+        };
+        // mostly there is no successor
+        let next = of_pin(&pins.next(map)).ok().flatten().unwrap_or(0);
+        Some(MapMemory { map, bytes: bytes + next })
+    };
+    MAPS.iter().filter_map(|spec| of_map(spec.name)).collect()
 }
 
 /// The map in which an operation puts an entry; `None` if it removes one.

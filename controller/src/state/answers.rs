@@ -89,6 +89,10 @@ impl<D: Datapath> State<D> {
             metrics.map_fill.with_label_values(&[fill.map]).set(ratio);
             metrics.map_capacity.with_label_values(&[fill.map]).set(f64::from(fill.max));
         }
+        for memory in self.applier.datapath.memory() {
+            #[expect(clippy::cast_precision_loss, reason = "an f64 counts bytes exactly up to 8 PiB")]
+            metrics.map_bytes.with_label_values(&[memory.map]).set(memory.bytes as f64);
+        }
         match self.applier.datapath.unsent() {
             Ok(now) => {
                 let before = std::mem::replace(&mut self.unsent, now);
@@ -158,6 +162,7 @@ impl<D: Datapath> State<D> {
             maps: fills.map(|fill| MapView { name: fill.map, used: fill.used, max: fill.max }).collect(),
             problems: self.problems.to_vec(),
             reports,
+            other_engines: self.outputs.engines.sentences(),
         }
     }
 

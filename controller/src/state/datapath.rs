@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use enforcer::Upkeep;
+use enforcer::{MapMemory, Upkeep};
 use enforcer_abi::{Address, Counters, Op, PodEntry};
 
 /// A write to the kernel failed; the sentence says which and why.
@@ -76,6 +76,8 @@ pub trait Datapath: Send {
     fn counters(&mut self, ifindex: u32) -> Result<Option<Counters>, Fault>;
     /// How full the maps are.
     fn fills(&mut self) -> Vec<Fill>;
+    /// What the maps take of the kernel's memory.
+    fn memory(&mut self) -> Vec<MapMemory>;
     /// Counted since the maps were made.
     fn unsent(&mut self) -> Result<Unsent, Fault>;
 }

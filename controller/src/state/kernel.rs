@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use enforcer::{Enforcer, TableError, Upkeep};
+use enforcer::{Enforcer, MapMemory, TableError, Upkeep};
 use enforcer_abi::{Address, Counters, Op, Openness, PodEntry, PodFlags};
 use policy_compiler::{Contents, PodTables, TableUse, model::ObjectName};
 
@@ -64,6 +64,10 @@ impl Datapath for Enforcer {
 
     fn fills(&mut self) -> Vec<Fill> {
         self.fill().into_iter().map(|fill| Fill { map: fill.map, used: fill.used, max: fill.max }).collect()
+    }
+
+    fn memory(&mut self) -> Vec<MapMemory> {
+        Self::memory(self)
     }
 
     fn unsent(&mut self) -> Result<Unsent, Fault> {

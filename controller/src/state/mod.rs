@@ -42,6 +42,7 @@ pub use self::{
 use crate::{
     bind::Assignment,
     cni::{Call, Standing},
+    engines::Engines,
     links::{Hint, Links, Lister},
     metrics::Metrics,
     notice::Notice,
@@ -96,6 +97,8 @@ pub struct Outputs {
     pub health: watch::Sender<Health>,
     /// Names for events.
     pub names: Arc<Directory>,
+    /// Other policy engines on the node.
+    pub engines: Arc<Engines>,
 }
 
 /// Looks at the node's links; a trait object's worth of [`Lister`], so that tests can show what they like.
@@ -250,6 +253,7 @@ impl<D: Datapath> State<D> {
         self.follow_calls(renamed);
         self.note_nodes(&events);
         self.outputs.names.follow(&events);
+        self.outputs.engines.follow(&events);
         let changes = {
             let _timer = self.outputs.metrics.compile.start_timer();
             self.compiler.apply_all(events)

@@ -121,6 +121,7 @@ fn recorded(folder: &Path, veths: &[Link]) -> Vec<Call> {
 fn compile(settings: &Settings, first: &Update, outputs: &Outputs) -> (Compiler, Vec<Report>) {
     let mut compiler = Compiler::new(Options { node: settings.node.as_str().into(), endpoints: settings.endpoints });
     outputs.names.follow(&first.events);
+    outputs.engines.follow(&first.events);
     let _timer = outputs.metrics.compile.start_timer();
     // its steps lead from nothing to the tables; what is wanted are those that lead there from what is pinned
     let reports = compiler.apply_all(first.events.iter().cloned()).reports;

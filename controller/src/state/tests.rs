@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::Upkeep;
+use enforcer::{MapMemory, Upkeep};
 use enforcer_abi::{Address, Counters, Op, Openness, PeerValue, PodEntry, PodFlags, RowKey, RowValue};
 use policy_compiler::{PodTables, PodUpdate, Step, TableUse, model::ObjectName};
 
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     bind::{Binder, Exclusions, Link},
+    engines::Engines,
     metrics::Metrics,
 };
 
@@ -162,6 +163,10 @@ impl Datapath for Fake {
         Vec::new()
     }
 
+    fn memory(&mut self) -> Vec<MapMemory> {
+        Vec::new()
+    }
+
     fn unsent(&mut self) -> Result<Unsent, Fault> {
         Ok(Unsent::default())
     }
@@ -250,6 +255,7 @@ fn state(mut applier: Applier<Fake>, mut node: impl Looks + 'static) -> State<Fa
         metrics: Metrics::new().unwrap(),
         health: tokio::sync::watch::channel(Health::default()).0,
         names: Arc::new(Directory::default()),
+        engines: Arc::new(Engines::new("here", Metrics::new().unwrap())),
     };
     State {
         node: "here".into(),

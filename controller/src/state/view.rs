@@ -28,6 +28,8 @@ pub struct View {
     pub problems: Vec<Problem>,
     /// What else an administrator should know, one sentence each.
     pub reports: Vec<String>,
+    /// Signs of other policy engines on the node, one sentence each.
+    pub other_engines: Vec<String>,
 }
 
 /// A pod of this node.

@@ -1,7 +1,8 @@
-//! Rtnetlink: the only module that knows its messages. [`Netlink`] asks, [`Monitor`] listens; `tc` is the part about
-//! qdiscs and filters.
+//! Netlink: the only module that knows its messages. [`Netlink`] asks rtnetlink, [`Monitor`] listens to it; `tc` is the
+//! part about qdiscs and filters; [`nft`] asks netfilter.
 
 mod monitor;
+pub(crate) mod nft;
 mod tc;
 
 use std::{
@@ -22,9 +23,9 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use thiserror::Error;
 
 pub(crate) use monitor::{Monitor, Notice};
-pub(crate) use tc::IngressQdisc;
+pub(crate) use tc::{Filter, IngressQdisc};
 
-/// An rtnetlink request failed.
+/// A netlink request failed.
 #[derive(Debug, Error)]
 #[error("netlink: could not {action}")]
 pub struct NetlinkError {

@@ -94,6 +94,15 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     unsafe { bpf_fd(Command::ObjGet, &mut attr) }
 }
 
+/// The bytes that the kernel says a map takes (`memlock` in its fdinfo, `bpf_map_show_fdinfo` in kernel/bpf/syscall.c):
+/// up to 5.10 those it was charged with, then its size times its entries, and from 6.4 on those in use. `None` where it
+/// doesn't tell.
+pub(crate) fn map_memory(map: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
+    let told = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    Ok(told.and_then(|bytes| bytes.trim().parse().ok()))
+}
+
 /// `BPF_OBJ_GET_INFO_BY_FD`
 #[repr(C)]
 struct InfoAttr {

@@ -100,7 +100,7 @@ fn half_an_attachment_is_noticed_and_completed() {
 }
 
 /// A program of somebody else.
-fn foreign() -> Ebpf {
+pub(crate) fn foreign() -> Ebpf {
     let mut loader = EbpfLoader::new();
     for name in [map::FLOWS, map::OPENINGS, map::PREVIOUS_FLOWS, map::FRAGMENTS, map::COUNTERS] {
         loader.map_max_entries(name, 1);
@@ -110,7 +110,7 @@ fn foreign() -> Ebpf {
     ebpf
 }
 
-fn classifier(ebpf: &mut Ebpf) -> &mut SchedClassifier {
+pub(crate) fn classifier(ebpf: &mut Ebpf) -> &mut SchedClassifier {
     ebpf.program_mut(map::CLOCK).unwrap().try_into().unwrap()
 }
 

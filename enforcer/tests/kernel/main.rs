@@ -23,6 +23,7 @@ mod clock;
 mod grow;
 mod lifecycle;
 mod support;
+mod survey;
 mod tables;
 mod unattended;
 mod veths;
@@ -61,8 +62,16 @@ fn main() -> ExitCode {
         lifecycle::child_that_is_killed(&pin_dir);
         return ExitCode::SUCCESS;
     }
-    let modules =
-        [attach::TESTS, clock::TESTS, grow::TESTS, lifecycle::TESTS, tables::TESTS, unattended::TESTS, veths::TESTS];
+    let modules = [
+        attach::TESTS,
+        clock::TESTS,
+        grow::TESTS,
+        lifecycle::TESTS,
+        survey::TESTS,
+        tables::TESTS,
+        unattended::TESTS,
+        veths::TESTS,
+    ];
     let trials = modules.into_iter().flatten().map(trial).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
