@@ -71,14 +71,17 @@ pub async fn publish(kubeconfig: Option<PathBuf>, node: String, requests: mpsc::
             // that there is no API server is told by the source
             client = api::connect(kubeconfig.as_deref()).await.ok();
         }
-        if let Some(client) = &client {
-            round(client, &node, due, &mut book).await;
+        if let Some(asked) = &client
+            && !round(asked, &node, due, &mut book).await
+        {
+            // its credentials may have been replaced
+            client = None;
         }
     }
 }
 
-/// Creates what is due, up to the first failure.
-async fn round(client: &Client, node: &str, due: Vec<Notice>, book: &mut Book) {
+/// Creates what is due, up to the first failure; false if there was one.
+async fn round(client: &Client, node: &str, due: Vec<Notice>, book: &mut Book) -> bool {
     for notice in due {
         match timeout(ANSWER, create(client, node, &notice)).await {
             Ok(Ok(())) => book.told(notice, Instant::now()),
@@ -88,16 +91,17 @@ async fn round(client: &Client, node: &str, due: Vec<Notice>, book: &mut Book) {
                     "the agent may not {verb} {resource}.{group}, so what it has to say is in its log only; \
                      manifests/base/rbac.yaml has the rule"
                 ));
-                return;
+                return false;
             }
             Ok(Err(error)) => {
                 book.complain(&format!("an Event could not be created, and is tried again: {error}"));
-                return;
+                return false;
             }
-            Err(_) => return,
+            Err(_) => return false,
         }
     }
     book.complaint = None;
+    true
 }
 
 /// Creates the Event of a notice; that it is there is as good.

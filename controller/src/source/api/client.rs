@@ -1,6 +1,10 @@
-//! A connection to the API server: whose it is, and that its silence is noticed. Entry point: [`connect`].
+//! A connection to the API server: whose it is, and that its silence is noticed. Entry points: [`connect`], and
+//! [`Connection`] for what has to last.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
@@ -11,6 +15,7 @@ use kube::{
     client::{Body, ConfigExt as _},
     config::{KubeConfigOptions, Kubeconfig},
 };
+use tokio::sync::Mutex;
 use tower::{BoxError, ServiceBuilder};
 
 use super::failure::{Failure, innermost};
@@ -33,6 +38,55 @@ pub(super) async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Failure
         })?,
     };
     with_config(config)
+}
+
+/// A client for all watches, which is made anew when its credentials are refused: they may have been replaced where they
+/// are kept. Left to itself, kube reads a kubeconfig once, and the file of a ServiceAccount's token again when the time of
+/// day says so; after a clock that was ahead has been put right, that is too late.
+#[derive(Debug)]
+pub(super) struct Connection {
+    kubeconfig: Option<PathBuf>,
+    current: Mutex<Numbered>,
+}
+
+/// A client, and which one it is of those that there have been.
+#[derive(Clone)]
+pub(super) struct Numbered {
+    pub(super) client: Client,
+    number: u64,
+}
+
+impl std::fmt::Debug for Numbered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Numbered").field(&self.number).finish()
+    }
+}
+
+impl Connection {
+    /// As [`connect`].
+    pub(super) async fn open(kubeconfig: Option<&Path>) -> Result<Self, Failure> {
+        let client = connect(kubeconfig).await?;
+        let current = Mutex::new(Numbered { client, number: 0 });
+        Ok(Self { kubeconfig: kubeconfig.map(Path::to_owned), current })
+    }
+
+    /// The client to use now.
+    pub(super) async fn client(&self) -> Numbered {
+        self.current.lock().await.clone()
+    }
+
+    /// The credentials of this client were refused. Makes another, unless somebody has by now; where they can't be read,
+    /// the old ones stay.
+    pub(super) async fn renew(&self, refused: &Numbered) {
+        let mut current = self.current.lock().await;
+        if current.number != refused.number {
+            return;
+        }
+        match connect(self.kubeconfig.as_deref()).await {
+            Ok(client) => *current = Numbered { client, number: current.number + 1 },
+            Err(failure) => tracing::debug!("the credentials were refused and can't be read again: {failure}"),
+        }
+    }
 }
 
 /// Whether this process runs in a pod of a cluster.

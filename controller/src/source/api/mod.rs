@@ -32,7 +32,7 @@ use tokio::{
 
 pub(crate) use self::backoff::jittered;
 pub use self::resource::{RESOURCES, Resource, VERBS};
-use self::{backoff::Backoff, merge::Merge, watch::Watch};
+use self::{backoff::Backoff, client::Connection, merge::Merge, watch::Watch};
 use super::{Error, Source, Update};
 use crate::metrics::Metrics;
 
@@ -107,9 +107,9 @@ impl Source for Api {
     async fn run(self, updates: mpsc::Sender<Update>) -> Result<(), Error> {
         let mut told = Standing { troubles: BTreeSet::new(), tell: self.troubles };
         let mut backoff = Backoff::new(self.pace.first, self.pace.most);
-        let client = loop {
-            match client::connect(self.kubeconfig.as_deref()).await {
-                Ok(client) => break client,
+        let connection = loop {
+            match Connection::open(self.kubeconfig.as_deref()).await {
+                Ok(connection) => break Arc::new(connection),
                 Err(failure) => told.set(BTreeSet::from([failure.to_string()])),
             }
             tokio::select! {
@@ -118,14 +118,14 @@ impl Source for Api {
             }
         };
         told.set(BTreeSet::new());
-        follow(&client, &self.node, self.pace, &self.metrics, &mut told, &updates).await;
+        follow(&connection, &self.node, self.pace, &self.metrics, &mut told, &updates).await;
         Ok(())
     }
 }
 
 /// Merges the watches until nobody receives the updates.
 async fn follow(
-    client: &Client,
+    connection: &Arc<Connection>,
     node: &str,
     pace: Pace,
     metrics: &Metrics,
@@ -136,9 +136,9 @@ async fn follow(
     let retry = Arc::new(Notify::new());
     let mut watches = JoinSet::new();
     for resource in &RESOURCES {
-        let (client, told, metrics) = (client.clone(), told.clone(), metrics.clone());
-        let watch =
-            Watch { client, resource, pace, retry: Arc::clone(&retry), told, metrics, version: None, streams: true };
+        let (told, metrics) = (told.clone(), metrics.clone());
+        let (connection, retry) = (Arc::clone(connection), Arc::clone(&retry));
+        let watch = Watch { connection, resource, pace, retry, told, metrics, version: None, streams: true };
         watches.spawn(watch.run());
     }
     drop(told);

@@ -28,6 +28,7 @@ use tokio::{
 use super::{
     Pace,
     backoff::{Backoff, jittered},
+    client::Connection,
     failure::Failure,
     resource::Resource,
     wire::{self, Identity, Object},
@@ -70,7 +71,7 @@ pub(super) enum News {
 
 /// See the module's text.
 pub(super) struct Watch {
-    pub(super) client: Client,
+    pub(super) connection: Arc<Connection>,
     pub(super) resource: &'static Resource,
     pub(super) pace: Pace,
     /// Another watch works again, so this one may, too.
@@ -129,7 +130,8 @@ impl Watch {
         let mut backoff = Backoff::new(self.pace.first, self.pace.most);
         loop {
             let (began, mut heard) = (Instant::now(), false);
-            let ended = self.attempt(&mut heard).await;
+            let used = self.connection.client().await;
+            let ended = self.attempt(&used.client, &mut heard).await;
             self.up(false);
             let reason = match ended {
                 Err(Stop::Unheard) => return,
@@ -138,6 +140,9 @@ impl Watch {
                     ended.label()
                 }
                 Err(Stop::Failed(failure)) => {
+                    if matches!(failure, Failure::Credentials(_)) {
+                        self.connection.renew(&used).await;
+                    }
                     if self.tell(News::Failing(failure)).await.is_err() {
                         return;
                     }
@@ -160,28 +165,28 @@ impl Watch {
     }
 
     /// Lists if it must, then follows. `heard` becomes true when something new has come.
-    async fn attempt(&mut self, heard: &mut bool) -> Result<Ended, Stop> {
+    async fn attempt(&mut self, client: &Client, heard: &mut bool) -> Result<Ended, Stop> {
         if self.version.is_none() {
             self.tell(News::Listing).await?;
             if self.streams {
-                return self.follow(String::new(), heard).await;
+                return self.follow(client, String::new(), heard).await;
             }
-            if let Some(ended) = self.list().await? {
+            if let Some(ended) = self.list(client).await? {
                 return Ok(ended);
             }
         }
         let version = self.version.clone().unwrap_or_default();
-        self.follow(version, heard).await
+        self.follow(client, version, heard).await
     }
 
     /// All pages, consistent among themselves; `Some` if they can't be.
-    async fn list(&mut self) -> Result<Option<Ended>, Stop> {
+    async fn list(&mut self, client: &Client) -> Result<Option<Ended>, Stop> {
         let mut params = ListParams { limit: Some(PAGE), ..ListParams::default() };
         params.field_selector = self.resource.field_selector.map(str::to_owned);
         loop {
             let request = Request::new(self.resource.path).list(&params);
             let request = request.map_err(|error| self.failed(&kube::Error::BuildRequest(error), "list"))?;
-            let answer = timeout(self.pace.answer, self.client.request_text(request)).await;
+            let answer = timeout(self.pace.answer, client.request_text(request)).await;
             let text = match answer.map_err(|_| Failure::Silent(self.pace.answer))? {
                 Ok(text) => text,
                 Err(kube::Error::Api(status)) if is_too_old(&status) => return Ok(Some(Ended::TooOld)),
@@ -204,9 +209,9 @@ impl Watch {
     }
 
     /// Watches from `version`; from the empty one, where a list is due, the server sends what there is first.
-    async fn follow(&mut self, version: String, heard: &mut bool) -> Result<Ended, Stop> {
+    async fn follow(&mut self, client: &Client, version: String, heard: &mut bool) -> Result<Ended, Stop> {
         let mut listing = version.is_empty();
-        let mut lines = match self.open(&version).await? {
+        let mut lines = match self.open(client, &version).await? {
             Ok(lines) => pin!(lines),
             Err(ended) => return Ok(ended),
         };
@@ -260,7 +265,7 @@ impl Watch {
     }
 
     /// Opens a watch from `version`, or says why there is none.
-    async fn open(&mut self, version: &str) -> Result<Result<impl AsyncBufRead + use<>, Ended>, Stop> {
+    async fn open(&mut self, client: &Client, version: &str) -> Result<Result<impl AsyncBufRead + use<>, Ended>, Stop> {
         let listing = version.is_empty();
         let params = WatchParams {
             field_selector: self.resource.field_selector.map(str::to_owned),
@@ -271,7 +276,7 @@ impl Watch {
         };
         let request = Request::new(self.resource.path).watch(&params, version);
         let request = request.map_err(|error| self.failed(&kube::Error::BuildRequest(error), "watch"))?;
-        let answer = timeout(self.pace.answer, self.client.request_stream(request)).await;
+        let answer = timeout(self.pace.answer, client.request_stream(request)).await;
         match answer.map_err(|_| Failure::Silent(self.pace.answer))? {
             Ok(lines) => Ok(Ok(lines)),
             Err(kube::Error::Api(status)) if is_too_old(&status) => Ok(Err(self.too_old())),

@@ -475,12 +475,39 @@ async fn each_failure_is_one_clear_sentence() {
     followed.trouble(&["refuses the agent's credentials (401: Unauthorized)", "--kubeconfig"]).await;
     let mut followed = Followed::start(PACE, refused(404, "not found")).await;
     followed.trouble(&["serves no services"]).await;
+    let mut followed = Followed::start(PACE, refused(403, "services is forbidden")).await;
+    followed.trouble(&["may not watch services", "the verb \"watch\" for \"services\"", "rbac.yaml"]).await;
+    assert!(followed.updates.try_recv().is_err(), "something was told without the Services");
     let mut followed = Followed::start(PACE, |server| {
         server.list_by_pages(9);
         server.refuse("list", SERVICES, 403, "services is forbidden");
     })
     .await;
     followed.trouble(&["may not list services", "the verb \"list\" for \"services\""]).await;
+}
+
+/// They may be replaced in their file at any time; what is enforced meanwhile stays.
+#[tokio::test]
+async fn credentials_that_were_replaced_are_read_again() {
+    let mut followed = Followed::start(PACE, |server| {
+        everything(server);
+        server.require_token("first");
+    })
+    .await;
+    followed.trouble(&["refuses the agent's credentials (401: Unauthorized)", "--kubeconfig"]).await;
+    assert!(followed.updates.try_recv().is_err(), "something was told without credentials");
+    followed.server.kubeconfig_with(Some("first"));
+    assert_eq!(followed.next().await, EVERYTHING);
+    followed.no_trouble().await;
+
+    followed.server.require_token("second");
+    followed.server.close(PODS);
+    followed.trouble(&["refuses the agent's credentials"]).await;
+    assert!(followed.updates.try_recv().is_err(), "refused credentials are no news");
+    followed.server.put(PODS, pod("d", "10.0.0.4"));
+    followed.server.kubeconfig_with(Some("second"));
+    assert_eq!(followed.events_until("+d").await, ["+d"]);
+    followed.no_trouble().await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::{Query, State},
-    http::{Method, StatusCode, Uri, header},
+    http::{HeaderMap, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt as _, stream};
@@ -58,6 +58,8 @@ struct Inner {
     log: Vec<String>,
     /// Bodies of objects that were created, by path.
     created: Vec<(String, Value)>,
+    /// The header `Authorization` of those who may ask.
+    token: Option<String>,
 }
 
 impl Server {
@@ -83,15 +85,26 @@ impl Server {
 
     /// A kubeconfig that leads here.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.kubeconfig_with(None)
+    }
+
+    /// The same file with a token.
+    pub(crate) fn kubeconfig_with(&self, token: Option<&str>) -> PathBuf {
+        let user = token.map_or(json!({}), |token| json!({"token": token}));
         let path = self.folder.path().join("kubeconfig");
         let text = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
             "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", self.address)}}],
-            "users": [{"name": "u", "user": {}}],
+            "users": [{"name": "u", "user": user}],
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         });
         std::fs::write(&path, text.to_string()).unwrap();
         path
+    }
+
+    /// Requests with another token are refused from now on.
+    pub(crate) fn require_token(&self, token: &str) {
+        self.lock().token = Some(format!("Bearer {token}"));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -307,6 +320,7 @@ async fn answer(
     method: Method,
     uri: Uri,
     Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let path = uri.path().to_owned();
@@ -317,7 +331,10 @@ async fn answer(
     };
     let mut inner = store.lock();
     let mut request = format!("{verb} {path}");
-    let response = if let Some((code, message)) = inner.refusals.get(&request) {
+    let given = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap());
+    let response = if inner.token.is_some() && inner.token.as_deref() != given {
+        status(401, "Unauthorized")
+    } else if let Some((code, message)) = inner.refusals.get(&request) {
         status(*code, message)
     } else {
         match verb {
