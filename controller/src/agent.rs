@@ -45,6 +45,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
 pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<()> {
     let released = Enforcer::cleanup(&args.pin_dir)?;
     socket::remove_stale(&args.socket)?;
+    cni::remove_records(&args.socket)?;
     println!("{} interfaces released, {} removed", released.len(), args.pin_dir.display());
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context as _;
 use policy_compiler::model::{ObjectName, Pod};
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +91,17 @@ pub fn records(socket: &Path) -> PathBuf {
     socket.with_file_name("cni")
 }
 
+/// Removes what the plugin has recorded, if it has.
+pub(crate) fn remove_records(socket: &Path) -> anyhow::Result<()> {
+    let folder = records(socket);
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("the records of sluice-cni in {} can't be removed", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What the plugin has told earlier agents. What can't be read is as if it had not been told.
 #[must_use]
 pub fn recorded(folder: &Path) -> Vec<Call> {
@@ -161,6 +173,17 @@ mod tests {
         fs::write(folder.path().join("half.json.new"), "{").unwrap();
         let found = recorded(folder.path());
         assert_eq!(found.iter().map(|call| call.ifindex).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn records_are_removed_with_their_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent.sock");
+        remove_records(&socket).unwrap();
+        fs::create_dir(records(&socket)).unwrap();
+        fs::write(records(&socket).join("one.json"), "{}").unwrap();
+        remove_records(&socket).unwrap();
+        assert!(!records(&socket).exists());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use clap::Parser;
 use e2e::lab::{
     Cluster, Cni, Lab, Proxy, Settings, Suite,
     conformance::{self, Conformance, NETWORK_POLICY, kernel_has_sctp},
+    sluice::Installation,
 };
 
 /// The upstream NetworkPolicy suite, with Sluice.
@@ -77,7 +78,7 @@ fn on_cluster(arguments: &Arguments, cluster: &Cluster) -> Result<conformance::O
     cluster.prove_unenforced()?;
     println!("but for Sluice, probes that a policy denies pass");
     if arguments.install {
-        cluster.install_sluice()?;
+        cluster.install_sluice(Installation::Agents)?;
     } else {
         ensure!(cluster.has_sluice()?, "Sluice does not run on this cluster; --install installs it");
         cluster.await_sluice()?;

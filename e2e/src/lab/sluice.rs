@@ -9,6 +9,31 @@ use super::{Cluster, Lab};
 /// The namespace of the agents.
 pub const SYSTEM: &str = "sluice-system";
 
+/// What is installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Installation {
+    /// The agents alone: `manifests/base`.
+    Agents,
+    /// And the chained CNI plugin: `manifests/cni`.
+    WithPlugin,
+}
+
+impl Installation {
+    fn kustomization(self) -> String {
+        manifests(match self {
+            Self::Agents => "base",
+            Self::WithPlugin => "cni",
+        })
+    }
+
+    fn cleanup(self) -> String {
+        manifests(match self {
+            Self::Agents => "cleanup",
+            Self::WithPlugin => "cni-cleanup",
+        })
+    }
+}
+
 /// The variable that names another image than that of the debug build.
 const IMAGE: &str = "SLUICE_IMAGE";
 
@@ -40,7 +65,7 @@ impl Lab {
     /// If there is no image, or the agents don't become ready: with what they logged.
     pub fn install_sluice(&self) -> Result<()> {
         self.import(&image()?)?;
-        self.cluster().install_sluice()
+        self.cluster().install_sluice(Installation::Agents)
     }
 }
 
@@ -49,8 +74,8 @@ impl Cluster {
     ///
     /// # Errors
     /// If the agents don't become ready: with what they logged.
-    pub fn install_sluice(&self) -> Result<()> {
-        self.kubectl(&["apply", "--kustomize", &manifests("base")])?;
+    pub fn install_sluice(&self, what: Installation) -> Result<()> {
+        self.kubectl(&["apply", "--kustomize", &what.kustomization()])?;
         self.await_sluice()
     }
 
@@ -89,9 +114,9 @@ impl Cluster {
     ///
     /// # Errors
     /// If a node can't be cleaned.
-    pub fn uninstall_sluice(&self) -> Result<()> {
-        self.kubectl(&["delete", "--kustomize", &manifests("base"), "--timeout=60s"])?;
-        let cleanup = manifests("cleanup");
+    pub fn uninstall_sluice(&self, what: Installation) -> Result<()> {
+        self.kubectl(&["delete", "--kustomize", &what.kustomization(), "--timeout=60s"])?;
+        let cleanup = what.cleanup();
         self.kubectl(&["apply", "--kustomize", &cleanup])?;
         let wait = ["rollout", "status", "--namespace=sluice-cleanup", "daemonset/sluice-cleanup", "--timeout=120s"];
         self.kubectl(&wait)?;

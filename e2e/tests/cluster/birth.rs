@@ -23,20 +23,24 @@ use serde_json::{Value, json};
 
 use crate::scene::{BUSYBOX, Scene, eventually, pod, policy, with_container};
 
-/// Pods that send from their first instant, half of them under a policy that denies it. A receiver outside counts whose
+/// Pods that send from their first instant, most of them under a policy that denies it. A receiver outside counts whose
 /// packets it gets.
 pub(crate) fn no_early_packet(lab: &Lab) -> Result<()> {
-    const EACH: usize = 10;
-    let mut scene = Scene::open(lab, "birth")?;
+    births(lab, "birth", 6, 30)
+}
+
+/// As [`no_early_packet`], of so many pods that may send and that may not.
+pub(crate) fn births(lab: &Lab, name: &str, free: usize, shut: usize) -> Result<()> {
+    let mut scene = Scene::open(lab, name)?;
     let deny = policy("deny", json!({"podSelector": {"matchLabels": {"may": "not"}}, "policyTypes": ["Egress"]}));
     scene.apply(&[deny])?;
     let receivers = [receiver(lab, OUTSIDE_V4.into())?, receiver(lab, OUTSIDE_V6.into())?];
-    let names: Vec<(String, bool)> =
-        (0..EACH).flat_map(|n| [(format!("free-{n}"), true), (format!("shut-{n}"), false)]).collect();
+    let shut = (0..shut).map(|n| (format!("shut-{n}"), false));
+    let names: Vec<(String, bool)> = (0..free).map(|n| (format!("free-{n}"), true)).chain(shut).collect();
     let pods: Vec<Value> = names
         .iter()
         .enumerate()
-        .map(|(n, (name, may))| sender(name, &format!("n{}", n / 2 % lab.nodes().len() + 1), *may))
+        .map(|(n, (name, may))| sender(name, &format!("n{}", n % lab.nodes().len() + 1), *may))
         .collect();
     let heard = Heard::default();
     thread::scope(|scope| {
@@ -105,13 +109,13 @@ fn give_lowest_address(lab: &Lab, node: &str) -> Result<()> {
 
 /// Packets by their senders.
 #[derive(Default)]
-struct Heard {
+pub(crate) struct Heard {
     counts: Mutex<BTreeMap<IpAddr, usize>>,
-    done: AtomicBool,
+    pub(crate) done: AtomicBool,
 }
 
 impl Heard {
-    fn listen(&self, receiver: &UdpSocket) {
+    pub(crate) fn listen(&self, receiver: &UdpSocket) {
         let mut packet = [0; 128];
         while !self.done.load(Ordering::Relaxed) {
             if let Ok((_, from)) = receiver.recv_from(&mut packet) {
@@ -120,13 +124,14 @@ impl Heard {
         }
     }
 
-    fn from(&self, address: IpAddr) -> usize {
+    /// How many have come from an address.
+    pub(crate) fn from(&self, address: IpAddr) -> usize {
         self.counts().get(&address).copied().unwrap_or(0)
     }
 
     /// Until each pod has been heard often enough at each of its addresses.
     fn await_all(&self, pods: &[Pod]) -> Result<()> {
-        const ENOUGH: usize = 50;
+        const ENOUGH: usize = 25;
         let deadline = Instant::now() + Duration::from_secs(60);
         for pod in pods {
             for address in pod.addresses() {
@@ -146,7 +151,7 @@ impl Heard {
 }
 
 /// Hears every ICMP packet that comes to an address outside of the cluster.
-fn receiver(lab: &Lab, at: IpAddr) -> Result<UdpSocket> {
+pub(crate) fn receiver(lab: &Lab, at: IpAddr) -> Result<UdpSocket> {
     let (family, protocol) = match at {
         IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp),
         IpAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6),
@@ -160,9 +165,9 @@ fn receiver(lab: &Lab, at: IpAddr) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// A pod that sends from its first instant, in both families: echo requests, two hundred a second.
-fn sender(name: &str, node: &str, may: bool) -> Value {
-    let script = format!("ping -q -i 0.005 {OUTSIDE_V4} & exec ping -q -i 0.005 {OUTSIDE_V6}");
+/// A pod that sends from its first instant, in both families: echo requests, fifty a second.
+pub(crate) fn sender(name: &str, node: &str, may: bool) -> Value {
+    let script = format!("ping -q -i 0.02 {OUTSIDE_V4} & exec ping -q -i 0.02 {OUTSIDE_V6}");
     let container = json!({"name": "sender", "image": BUSYBOX, "command": ["sh", "-c", script]});
     with_container(name, node, &json!({"may": if may { "yes" } else { "not" }}), container)
 }

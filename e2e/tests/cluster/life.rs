@@ -91,21 +91,14 @@ pub(crate) fn agents_are_killed(lab: &Lab) -> Result<()> {
 /// Agents that are gone for good enforce on. A pod that is born meanwhile is enforced from the moment that an agent is
 /// back, which then names it.
 pub(crate) fn born_without_an_agent(lab: &Lab) -> Result<()> {
-    const AGENTS: &str = "daemonset/sluice-agent";
     let mut scene = stage(lab, "born")?;
     let to = [scene.at("near", 80)?, scene.at("far", 80)?].concat();
     let stream = open(&scene, "client", to[0])?;
-    let nowhere =
-        |node: &str| json!({"spec": {"template": {"spec": {"nodeSelector": {"sluice.test/is": node}}}}}).to_string();
-    let patch = |patch: &str| lab.kubectl(&["patch", AGENTS, "--namespace", SYSTEM, "--type=merge", "--patch", patch]);
-    patch(&nowhere("nowhere"))?;
-    let selector = "--selector=app.kubernetes.io/component=agent";
-    lab.kubectl(&["wait", "pod", "--namespace", SYSTEM, selector, "--for=delete", "--timeout=60s"])?;
+    send_agents_away(lab)?;
     now(&scene.ask("other", &to, Outcome::Dropped)?)?;
     ensure!(stream.flows(PATIENCE), "a connection was cut when its node's agent went");
     scene.add(&[pod("late", "n1", &json!({}))])?;
-    patch(&json!({"spec": {"template": {"spec": {"nodeSelector": {"sluice.test/is": null}}}}}).to_string())?;
-    lab.cluster().await_sluice()?;
+    call_agents_back(lab)?;
     now(&scene.ask("late", &to, Outcome::Dropped)?)?;
     now(&scene.ask("client", &to, Outcome::Open)?)?;
     let log = lab.cluster().sluice_log(-1);
@@ -113,6 +106,26 @@ pub(crate) fn born_without_an_agent(lab: &Lab) -> Result<()> {
     let named = log.lines().any(|line| line.contains("not enforced until now") && line.contains(&late));
     ensure!(named, "no agent has said that {late} was not enforced:\n{log}");
     Ok(())
+}
+
+/// Leaves every node without an agent, until [`call_agents_back`].
+pub(crate) fn send_agents_away(lab: &Lab) -> Result<()> {
+    place_agents(lab, &json!({"sluice.test/is": "nowhere"}))?;
+    let agents = "--selector=app.kubernetes.io/component=agent";
+    lab.kubectl(&["wait", "pod", "--namespace", SYSTEM, agents, "--for=delete", "--timeout=60s"]).map(drop)
+}
+
+/// Waits until every node has an agent again, and every pod is enforced.
+pub(crate) fn call_agents_back(lab: &Lab) -> Result<()> {
+    place_agents(lab, &json!({"sluice.test/is": null}))?;
+    lab.cluster().await_sluice()
+}
+
+/// Changes the node selector of the agents.
+fn place_agents(lab: &Lab, selector: &Value) -> Result<()> {
+    let patch = json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}}).to_string();
+    let daemons = ["patch", "daemonset/sluice-agent", "--namespace", SYSTEM, "--type=merge", "--patch", &patch];
+    lab.kubectl(&daemons).map(drop)
 }
 
 /// While there is no API server, all is as it was; when it is back, changes count again.

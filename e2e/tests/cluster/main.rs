@@ -6,6 +6,7 @@ mod bare;
 mod birth;
 mod life;
 mod nodes;
+mod plugin;
 mod policies;
 mod scene;
 mod services;
@@ -62,6 +63,7 @@ const SCENARIOS: &[(&str, On, State, Scenario)] = &[
     ("life::api_server_is_away", On::Ptp, State::Enforcing, life::api_server_is_away),
     ("upstream::all", On::Ptp, State::Enforcing, upstream::all),
     ("upstream::chosen", On::Bridge, State::Enforcing, upstream::chosen),
+    ("plugin::no_pod_starts_unenforced", On::Ptp, State::Enforcing, plugin::no_pod_starts_unenforced),
     ("trace::nothing_is_left", On::Ptp, State::Enforcing, trace::nothing_is_left),
 ];
 

@@ -62,7 +62,14 @@ pub(crate) fn names_are_found(lab: &Lab) -> Result<()> {
         let network = scene.network("client")?;
         dns::SERVICE.iter().try_for_each(|server| network.run(|| dns::ask(*server, NAME)).map(drop))
     };
-    ask()?;
+    let found = || {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while let Err(error) = ask() {
+            ensure!(Instant::now() < deadline, "names are not found although nothing forbids it: {error:#}");
+        }
+        Ok(())
+    };
+    found()?;
     scene.apply(&[deny_all()])?;
     let deadline = Instant::now() + Duration::from_secs(20);
     while ask().is_ok() {
@@ -74,11 +81,7 @@ pub(crate) fn names_are_found(lab: &Lab) -> Result<()> {
     }]);
     let egress = json!([{"to": to, "ports": [{"protocol": "UDP", "port": 53}]}]);
     scene.apply(&[policy("names", json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": egress}))])?;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while let Err(error) = ask() {
-        ensure!(Instant::now() < deadline, "names are not found although a policy allows it: {error:#}");
-    }
-    Ok(())
+    found()
 }
 
 /// The kubelet reaches pods that nobody else may reach: one that runs already goes on being ready, and one that is born

@@ -128,6 +128,19 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Waits until there is an event with this reason about an object of the namespace, whose text holds this.
+    pub(crate) fn await_message(&self, text: &str, reason: &str) -> Result<()> {
+        let (deadline, field) = (Instant::now() + PATIENCE * 2, format!("--field-selector=reason={reason}"));
+        loop {
+            let messages = self.kubectl(&["get", "events", &field, "--output=jsonpath={.items[*].message}"])?;
+            if messages.contains(text) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "no event {reason} that says: {text}; only: {messages}");
+            thread::sleep(POLL);
+        }
+    }
+
     /// Questions over TCP and UDP from a pod.
     pub(crate) fn ask(&self, from: &str, to: &[SocketAddr], expected: Outcome) -> Result<Vec<Probe<'_>>> {
         let from = self.network(from)?;

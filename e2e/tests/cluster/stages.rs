@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use e2e::lab::{Lab, Settings};
+use e2e::lab::{Lab, Settings, sluice::Installation};
 
 /// The variable that names the cluster of `cargo xtask lab up` instead, whatever it is like, so that a test can be tried
 /// again and again.
@@ -53,7 +53,9 @@ impl Stages {
         };
         match (*is, state) {
             (State::Bare, State::Enforcing) => lab.install_sluice().context("Sluice can't be installed")?,
-            (State::Enforcing, State::Bare) => lab.cluster().uninstall_sluice().context("Sluice can't be removed")?,
+            (State::Enforcing, State::Bare) => {
+                lab.cluster().uninstall_sluice(Installation::Agents).context("Sluice can't be removed")?
+            }
             _ => {}
         }
         *is = state;

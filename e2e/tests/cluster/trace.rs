@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use e2e::{
     bed::Outcome,
-    lab::{Lab, Node},
+    lab::{Lab, Node, sluice::Installation},
 };
 use nix::ifaddrs::getifaddrs;
 use serde_json::json;
@@ -26,7 +26,7 @@ pub(crate) fn nothing_is_left(lab: &Lab) -> Result<()> {
         ensure!(traces.len() >= 3, "pins, the folder and programs are what is looked for, not {traces:?}");
     }
 
-    lab.cluster().uninstall_sluice()?;
+    lab.cluster().uninstall_sluice(Installation::Agents)?;
     eventually(&scene.ask("client", &to, Outcome::Open)?)?;
     for node in lab.nodes() {
         let traces = traces(node)?;
@@ -37,9 +37,10 @@ pub(crate) fn nothing_is_left(lab: &Lab) -> Result<()> {
     eventually(&scene.ask("client", &to, Outcome::Dropped)?)
 }
 
-/// Pins, files, and programs on interfaces.
-fn traces(node: &Node) -> Result<Vec<String>> {
-    let script = "for path in /sys/fs/bpf/sluice* /run/sluice/*; do if [ -e $path ]; then echo $path; fi; done";
+/// Pins, files, the CNI plugin, and programs on interfaces.
+pub(crate) fn traces(node: &Node) -> Result<Vec<String>> {
+    let script = "for path in /sys/fs/bpf/sluice* /run/sluice/* /opt/cni/bin/sluice*; do if [ -e $path ]; then echo $path; fi; done; grep -l sluice \
+                  /etc/cni/net.d/* || true";
     let files = node.machine().output(std::process::Command::new("sh").args(["-c", script]))?;
     let mut traces: Vec<String> = files.lines().map(str::to_owned).collect();
     traces.extend(node.machine().run(|| {
