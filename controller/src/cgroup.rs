@@ -2,6 +2,9 @@
 //! driver: `/kubepods/besteffort/podUID/CONTAINER` (cgroupfs), `kubepods-besteffort-podUID.slice` with underscores
 //! (systemd), in version 1 and 2 alike. Entry point: [`pod_of`].
 
+/// The length of a static pod's UID.
+const STATIC: usize = 32;
+
 /// The UID of the pod, from the content of `/proc/PID/cgroup`. `None` if it is no pod's process, and if the hierarchies of
 /// version 1 don't agree. A static pod's UID is the hash of its file.
 pub(crate) fn pod_of(groups: &str) -> Option<String> {
@@ -19,6 +22,11 @@ pub(crate) fn pod_of(groups: &str) -> Option<String> {
     found
 }
 
+/// Whether a UID is a static pod's: the hash of its file.
+pub(crate) fn is_static(uid: &str) -> bool {
+    uid.len() == STATIC
+}
+
 /// The UID that one component of a path names.
 fn uid(component: &str) -> Option<String> {
     let name = match component.strip_suffix(".slice") {
@@ -27,7 +35,7 @@ fn uid(component: &str) -> Option<String> {
     };
     let uid = name.replace('_', "-");
     let is_uid = uid.len() == 36 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    let is_hash = uid.len() == 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_hash = is_static(&uid) && uid.bytes().all(|byte| byte.is_ascii_hexdigit());
     (is_uid || is_hash).then_some(uid)
 }
 

@@ -13,7 +13,7 @@ pub mod cli;
 pub mod cni;
 pub mod engines;
 pub mod http;
-mod inhabited;
+pub mod inhabited;
 pub mod links;
 #[cfg(test)]
 mod manifests;

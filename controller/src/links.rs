@@ -5,7 +5,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     ops::ControlFlow,
-    sync::Arc,
     time::Instant,
 };
 
@@ -15,11 +14,7 @@ use enforcer::{
 };
 use tokio::sync::mpsc;
 
-use crate::{
-    bind::Link,
-    inhabited::{self, Inhabitants},
-    readable,
-};
+use crate::{bind::Link, inhabited, readable};
 
 /// Something about interfaces or addresses has changed.
 #[derive(Clone, Debug)]
@@ -60,9 +55,13 @@ impl Lister {
         let links = self.interfaces.links()?;
         let uplinks = self.interfaces.default_route_links()?;
         let own = self.interfaces.own_addresses()?;
-        let is_wanted = |link: &enforcer::Link| link.kind == "veth" && link.netns.is_some() && wanted(link.ifindex);
-        let inhabited =
-            if links.iter().any(is_wanted) { inhabited::namespaces(&mut self.interfaces)? } else { BTreeMap::new() };
+        let is_wanted = |link: &&enforcer::Link| link.kind == "veth" && wanted(link.ifindex);
+        let namespaces: BTreeSet<i32> = links.iter().filter(is_wanted).filter_map(|link| link.netns).collect();
+        let inhabited = if namespaces.is_empty() {
+            BTreeMap::new()
+        } else {
+            inhabited::namespaces(&mut self.interfaces, &namespaces)?
+        };
         let mut found = Links { own: own.iter().map(|(_, address)| *address).collect(), ..Links::default() };
         for link in links {
             found.names.push((link.ifindex, link.name.clone()));
@@ -77,11 +76,7 @@ impl Lister {
                 own: own.iter().filter(|(index, _)| *index == link.ifindex).map(|(_, address)| *address).collect(),
                 uplink: uplinks.contains(&link.ifindex),
                 name: link.name,
-                is_empty: link.netns.is_some_and(|netns| !inhabited.contains_key(&netns)),
-                pod: link.netns.and_then(|netns| match inhabited.get(&netns)? {
-                    Inhabitants::Pod(uid) => Some(Arc::clone(uid)),
-                    Inhabitants::Others => None,
-                }),
+                inhabitants: link.netns.and_then(|netns| inhabited.get(&netns).cloned()),
             });
         }
         Ok(found)

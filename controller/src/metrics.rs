@@ -24,6 +24,8 @@ pub struct Metrics {
     pub compile: Histogram,
     /// Seconds from noticing an event at the source to the last write to the kernel.
     pub applied: Histogram,
+    /// Seconds from the start of a pod's first process to the pod's entry in the kernel.
+    pub held: Histogram,
     /// Pods of this node, by `state`.
     pub pods: IntGaugeVec,
     /// Events of the packet program that were not reported, by `cause`.
@@ -97,6 +99,13 @@ impl Metrics {
             applied: add(
                 &registry,
                 histogram("sluice_event_to_applied_seconds", "From an event at the source to its last kernel write")?,
+            )?,
+            held: add(
+                &registry,
+                histogram(
+                    "sluice_pod_held_seconds",
+                    "From the start of the first process in a pod's network namespace until the pod's policies hold there",
+                )?,
             )?,
             pods: add(
                 &registry,

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Assignment, Binder, Interface};
+use super::{Assignment, Binder, Interface, Link, Outcome, Untouched};
 
 /// How long a runtime usually takes from a pod's interface to the pod's first process.
 const SET_UP: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ impl Binder {
     /// of several, the API's address tells which is the pod's own.
     pub fn inhabited(&self) -> impl Iterator<Item = Inhabited> {
         self.interfaces.iter().filter_map(|(index, interface)| {
-            let uid = interface.link.pod.as_ref()?;
+            let uid = interface.link.pod()?;
             let is_unknown = interface.assignment == Assignment::Held && !self.calls.contains_key(index);
             let is_free = self.interface_of(uid).is_none() && !self.calls.values().any(|called| called.uid == *uid);
             (is_unknown && is_free && !interface.given.is_empty() && self.is_alone(*index, interface)).then(|| {
@@ -48,9 +48,26 @@ impl Binder {
     #[must_use]
     pub fn awaits_inhabitants(&self, now: Instant) -> bool {
         self.interfaces.values().any(|interface| {
-            let is_set_up = interface.assignment == Assignment::Held && interface.link.is_empty;
+            let is_set_up = interface.assignment == Assignment::Held && interface.link.is_empty();
             is_set_up && now.duration_since(interface.since) < SET_UP
         })
+    }
+
+    /// Interfaces that are held, and behind which only processes of no pod are.
+    pub fn strangers(&self) -> impl Iterator<Item = &Link> {
+        let held = self.interfaces.values().filter(|interface| interface.assignment == Assignment::Held);
+        held.map(|interface| &interface.link).filter(|link| link.is_no_pods() && !self.is_called(link.index))
+    }
+
+    /// Leaves an interface alone that is held, because the processes behind it are no pod's: until one is, or a pod has an
+    /// address behind it.
+    pub fn release(&mut self, index: u32) -> Outcome {
+        let mut outcome = Outcome::default();
+        if let Some(interface) = self.interfaces.get_mut(&index).filter(|i| i.assignment == Assignment::Held) {
+            interface.assignment = Assignment::Untouched(Untouched::NoPod);
+            outcome.assigned.push((index, interface.assignment.clone()));
+        }
+        outcome
     }
 
     /// Whether no other veth leads to the same namespace.

@@ -2,6 +2,11 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
+use crate::{
+    cgroup,
+    inhabited::{Inhabitants, Who},
+};
+
 /// One veth of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
@@ -17,10 +22,37 @@ pub struct Link {
     pub own: Vec<IpAddr>,
     /// Whether a default route leads out of it.
     pub uplink: bool,
+    /// The processes in the namespace of the other end, where somebody wants to know; `None` if there is none.
+    pub inhabitants: Option<Inhabitants>,
+}
+
+impl Link {
     /// Whether no process is in the namespace of the other end yet.
-    pub is_empty: bool,
-    /// The UID of the pod whose processes are there, by their control groups; `None` if others are there as well.
-    pub pod: Option<Arc<str>>,
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.namespace.is_some() && self.inhabitants.is_none()
+    }
+
+    /// The UID of the pod whose processes alone are there.
+    #[must_use]
+    pub fn pod(&self) -> Option<&Arc<str>> {
+        match &self.inhabitants.as_ref()?.who {
+            Who::Pod(uid) => Some(uid),
+            Who::NoPod | Who::Several => None,
+        }
+    }
+
+    /// Whether the processes there are some other pod's than this one's. Of a static pod only the name is known to the API.
+    #[must_use]
+    pub fn is_of_another(&self, uid: &str) -> bool {
+        self.pod().is_some_and(|pod| !cgroup::is_static(pod) && **pod != *uid)
+    }
+
+    /// Whether the processes there are no pod's.
+    #[must_use]
+    pub fn is_no_pods(&self) -> bool {
+        self.inhabitants.as_ref().is_some_and(|inhabitants| inhabitants.who == Who::NoPod)
+    }
 }
 
 /// Why a veth is left alone.
@@ -34,6 +66,8 @@ pub enum Untouched {
     NodeAddress(IpAddr),
     /// Its other end is in the node's own network namespace.
     BothEndsHere,
+    /// The processes behind it are no pod's.
+    NoPod,
 }
 
 impl fmt::Display for Untouched {
@@ -43,6 +77,7 @@ impl fmt::Display for Untouched {
             Self::Uplink => f.write_str("a default route leads out of it"),
             Self::NodeAddress(address) => write!(f, "it has the node's address {address}"),
             Self::BothEndsHere => f.write_str("both its ends are in the node's namespace"),
+            Self::NoPod => f.write_str("the processes behind it are no pod's"),
         }
     }
 }

@@ -352,7 +352,7 @@ impl Binder {
     /// Whether no process is in the namespace behind the interface yet.
     #[must_use]
     pub fn is_empty_namespace(&self, index: u32) -> bool {
-        self.interfaces.get(&index).is_some_and(|interface| interface.link.is_empty)
+        self.interfaces.get(&index).is_some_and(|interface| interface.link.is_empty())
     }
 
     /// What holds now and should be known.
@@ -366,19 +366,27 @@ impl Binder {
         let Some(interface) = self.interfaces.get_mut(&link.index) else {
             let assignment = untouched.map_or(Assignment::Held, Assignment::Untouched);
             outcome.assigned.push((link.index, assignment.clone()));
-            let given = if link.is_empty { link.addresses.clone() } else { Vec::new() };
+            let given = if link.is_empty() { link.addresses.clone() } else { Vec::new() };
             self.interfaces.insert(link.index, Interface { link, adopted: Vec::new(), given, since: now, assignment });
             return;
         };
-        let was_empty = interface.link.is_empty;
-        if link.is_empty {
+        let was_empty = interface.link.is_empty();
+        if link.is_empty() {
             interface.given.clone_from(&link.addresses);
         }
         interface.link = link;
-        if was_empty != interface.link.is_empty && interface.assignment == Assignment::Held {
+        if was_empty != interface.link.is_empty() && interface.assignment == Assignment::Held {
             outcome.assigned.push((interface.link.index, Assignment::Held));
         }
+        let is_claimed = |link: &Link| {
+            self.pods.values().any(|pod| pod.addresses.iter().any(|address| link.addresses.contains(address)))
+        };
         let assignment = match (&interface.assignment, untouched) {
+            (Assignment::Untouched(Untouched::NoPod), None)
+                if interface.link.is_no_pods() && !is_claimed(&interface.link) =>
+            {
+                return;
+            }
             (Assignment::Untouched(_), None) => {
                 interface.since = now;
                 Assignment::Held
@@ -491,8 +499,10 @@ impl Binder {
             });
         }
         let is_elsewhere = |uid: &Arc<str>| self.calls.values().any(|called| called.uid == *uid);
-        let is_free =
-            |uid: &Arc<str>, pod: &Pod| pod.interface.is_none() && !self.lost.contains(uid) && !is_elsewhere(uid);
+        // what processes tell of the pod goes before what they may have written
+        let is_free = |uid: &Arc<str>, pod: &Pod| {
+            pod.interface.is_none() && !self.lost.contains(uid) && !is_elsewhere(uid) && !link.is_of_another(uid)
+        };
         let candidates: Vec<_> = self.pods.iter().filter(|(uid, pod)| is_free(uid, pod) && claims(pod)).collect();
         match candidates.as_slice() {
             [(uid, _)] => Judgement::Assign(Assignment::Pod(Arc::clone(uid))),

@@ -139,7 +139,7 @@ impl<D: Datapath> State<D> {
             let (state, reason) = match assignment {
                 Assignment::Pod(_) => return None,
                 Assignment::Held => {
-                    let setup = link.is_empty.then(|| "no process is in its namespace yet".to_owned());
+                    let setup = link.is_empty().then(|| "no process is in its namespace yet".to_owned());
                     ("held", self.applier.fault(link.index).map(ToString::to_string).or(setup))
                 }
                 Assignment::Untouched(reason) => ("untouched", Some(reason.to_string())),

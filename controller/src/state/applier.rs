@@ -141,6 +141,12 @@ impl<D: Datapath> Applier<D> {
         }
     }
 
+    /// The processes behind an interface that is held are no pod's.
+    pub(super) fn let_go(&mut self, index: u32) {
+        let outcome = self.binder.release(index);
+        self.follow(outcome, None);
+    }
+
     /// Compares everything that is written with what should be: to be called once pods and links have been told for the
     /// first time, because nothing else touches what an earlier agent left and nobody needs any more.
     pub(super) fn refresh_all(&mut self, now: Instant) {

@@ -9,6 +9,7 @@ mod datapath;
 mod entry;
 mod failures;
 mod frees;
+mod held;
 mod kernel;
 mod names;
 mod notices;
@@ -32,7 +33,7 @@ use policy_compiler::{Compiler, Event, model::ObjectName};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::{applier::Applier, calls::Calls, reports::Reports};
+use self::{applier::Applier, calls::Calls, held::Holds, reports::Reports};
 pub use self::{
     datapath::{Attachment, Datapath, Fault, Fill, Unsent},
     names::Directory,
@@ -120,6 +121,7 @@ pub struct State<D> {
     compiler: Compiler,
     applier: Applier<D>,
     calls: Calls,
+    holds: Holds,
     lister: Box<dyn Looks>,
     outputs: Outputs,
     /// The addresses of the Node objects, the node's own first of all.
@@ -188,6 +190,7 @@ impl<D: Datapath> State<D> {
             }
             self.work();
             self.answer_calls();
+            self.time_holds();
             self.publish();
         }
     }
@@ -282,9 +285,11 @@ impl<D: Datapath> State<D> {
         match links {
             Ok(links) => {
                 self.link_names = links.names.into_iter().collect();
+                self.note_inhabitants(&links.veths);
                 self.applier.set_links(links.veths, changed, now);
                 self.drop_stale_calls();
                 self.know_inhabitants();
+                self.release_strangers();
                 // who has lost an interface may have another one, unless another pod has the address now
                 if !self.tell_bound() {
                     self.applier.settle(now);

@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Datapath, Fault, Inputs, Looks as _, Outputs, Pace, RECHECK, Request, SLICE, State, Unsent, View, applier::Applier,
-    calls::Calls, kernel, reports::Reports,
+    calls::Calls, held::Holds, kernel, reports::Reports,
 };
 use crate::{
     bind::{Binder, Exclusions, Link},
@@ -84,6 +84,7 @@ pub async fn start(
         compiler,
         applier,
         calls,
+        holds: Holds::default(),
         lister: Box::new(lister),
         outputs,
         node_addresses: Vec::new(),

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     bind::{Binder, Exclusions, Link},
     engines::Engines,
+    inhabited::{Inhabitants, Who},
     metrics::Metrics,
 };
 
@@ -211,7 +212,15 @@ fn pod(name: &str, address: &str, ingress: u64, egress: u64) -> PodUpdate {
 fn link(index: u32, behind: &str) -> Link {
     let addresses: Vec<IpAddr> = behind.split_whitespace().map(|address| address.parse().unwrap()).collect();
     let namespace = i32::try_from(index).ok();
+    Link { inhabitants: some(Who::NoPod, Duration::MAX), ..empty(index, namespace, addresses) }
+}
+
+fn empty(index: u32, namespace: Option<i32>, addresses: Vec<IpAddr>) -> Link {
     Link { index, name: format!("veth{index}"), namespace, addresses, ..Link::default() }
+}
+
+fn some(who: Who, started: Duration) -> Option<Inhabitants> {
+    Some(Inhabitants { who, started })
 }
 
 fn row(table: u64) -> Op {
@@ -263,6 +272,7 @@ fn state(mut applier: Applier<Fake>, mut node: impl Looks + 'static) -> State<Fa
         compiler: policy_compiler::Compiler::new(policy_compiler::Options::new("here")),
         applier,
         calls: super::Calls::new("here", Vec::new()),
+        holds: super::Holds::default(),
         lister: Box::new(node),
         outputs,
         node_addresses: Vec::new(),

@@ -5,11 +5,12 @@ use super::{
     cni::{node, pod_object},
     *,
 };
-use crate::bind::Assignment;
+use crate::bind::{Assignment, Untouched};
 
 /// A veth with an address behind it, and whose processes are there.
 fn veth(index: u32, behind: &str, pod: Option<&str>) -> Link {
-    Link { is_empty: pod.is_none(), pod: pod.map(Arc::from), ..link(index, behind) }
+    let inhabitants = pod.and_then(|uid| some(Who::Pod(uid.into()), Duration::ZERO));
+    Link { inhabitants, ..link(index, behind) }
 }
 
 fn show(state: &mut State<Fake>, shown: &Shown, links: Vec<Link>) {
@@ -28,6 +29,8 @@ fn a_pod_is_enforced_from_its_first_process() {
     show(&mut state, &shown, vec![veth(5, "10.0.0.9", Some("u"))]);
     assert_eq!(state.applier.binder.interface_of("u"), Some(5));
     assert_eq!(fake.kernel().pods[&5].v4, Address::from_v4([10, 0, 0, 5]));
+    state.time_holds();
+    assert_eq!(state.outputs.metrics.held.get_sample_count(), 1);
     state.tell(pod_object("a", "u", Some("10.0.0.6")));
     assert_eq!(fake.kernel().pods[&5].v4, Address::from_v4([10, 0, 0, 6]), "the API's word counts once it is there");
     show(&mut state, &shown, vec![]);
@@ -63,4 +66,40 @@ fn a_pod_that_has_an_interface_gets_no_other() {
     show(&mut state, &shown, vec![veth(5, "10.0.0.5", Some("u")), veth(6, "10.0.0.6", Some("u"))]);
     assert_eq!(state.applier.binder.interface_of("u"), Some(5));
     assert_eq!(state.applier.binder.assignment(6), Some(&Assignment::Held));
+}
+
+/// The API's address of a pod is no proof for an interface behind which another pod's processes are.
+#[test]
+fn what_a_pod_writes_makes_it_no_other_pod() {
+    const UID: &str = "4a8c37a7-0f0e-4c5e-8f3a-0c9d6d1f2b11";
+    let (_, mut state, shown) = node(vec![veth(5, "10.0.0.9", Some(UID))]);
+    state.tell(pod_object("victim", "v", Some("10.0.0.9")));
+    show(&mut state, &shown, vec![veth(5, "10.0.0.9", Some(UID))]);
+    assert_eq!(state.applier.binder.assignment(5), Some(&Assignment::Held));
+    state.tell(pod_object("a", UID, Some("10.0.0.5")));
+    state.tell(pod_object("victim", "v", None));
+    show(&mut state, &shown, vec![veth(5, "10.0.0.5", Some(UID))]);
+    assert_eq!(state.applier.binder.interface_of(UID), Some(5));
+}
+
+#[test]
+fn processes_of_no_pod_are_left_alone_once_they_have_stayed() {
+    let stranger =
+        |index, started| Link { inhabitants: some(Who::NoPod, started), ..link(index, &format!("172.17.0.{index}")) };
+    let (fake, mut state, shown) = node(vec![stranger(6, Duration::ZERO)]);
+    let assignment = |state: &State<Fake>, index| state.applier.binder.assignment(index).cloned();
+    let untouched = Some(Assignment::Untouched(Untouched::NoPod));
+    show(&mut state, &shown, vec![stranger(6, Duration::ZERO)]);
+    assert_eq!(assignment(&state, 6), Some(Assignment::Held), "no pod's control group was seen");
+    let links = || vec![veth(5, "10.0.0.5", Some("u")), stranger(6, Duration::ZERO), stranger(7, Duration::MAX)];
+    show(&mut state, &shown, links());
+    assert_eq!(assignment(&state, 6), untouched);
+    assert!(!fake.kernel().attached.contains(&6));
+    assert_eq!(assignment(&state, 7), Some(Assignment::Held), "it may be a plugin at work");
+    show(&mut state, &shown, links());
+    assert_eq!(assignment(&state, 6), untouched);
+    // a pod of a runtime that names its groups otherwise
+    state.tell(pod_object("b", "w", Some("172.17.0.6")));
+    show(&mut state, &shown, vec![stranger(6, Duration::ZERO)]);
+    assert_eq!(state.applier.binder.interface_of("w"), Some(6));
 }
