@@ -220,7 +220,11 @@ async fn first_update(
                     Request::Ping(answer) | Request::Counters(answer) => _ = answer.send(()),
                     Request::View(answer) => _ = answer.send(Box::new(seen())),
                     Request::Notices(answer) => _ = answer.send(Vec::new()),
-                    request @ (Request::Call(..) | Request::HangUp(..)) => pending.push(request),
+                    request @ (Request::Call(..) | Request::HangUp(..)) => {
+                        // a runtime asks again and again while the source is away
+                        pending.retain(|request| !matches!(request, Request::Call(.., answer) if answer.is_closed()));
+                        pending.push(request);
+                    }
                 }
                 continue;
             }
