@@ -5,6 +5,7 @@
 mod apt;
 mod bench;
 mod demo;
+mod fuzz;
 mod image;
 mod kernels;
 mod lab;
@@ -46,6 +47,15 @@ enum Task {
         /// Print rows for machines.
         #[arg(long)]
         json: bool,
+    },
+    /// Let libFuzzer search for clusters, changes and manifests that break a promise.
+    Fuzz {
+        /// Each of them if there is none.
+        #[arg(value_enum)]
+        targets: Vec<fuzz::Target>,
+        /// How long to search, for each target.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
     },
     /// Hold the workspace against its own rules: who may depend on whom, what a file looks like.
     Tidy,
@@ -109,6 +119,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Test { classes } => test::run(&toolchain, classes, test::Skipping::Allowed),
         Task::Ci => test::run(&toolchain, &[], test::Skipping::Fails),
         Task::Kernels { series, only } => kernels::run(&toolchain, series, only).map(|()| ExitCode::SUCCESS),
+        Task::Fuzz { targets, seconds } => fuzz::run(&toolchain, targets, *seconds),
         Task::Bench { what, json } => bench::run(&toolchain, *what, *json),
     }
 }

@@ -16,7 +16,7 @@ struct Check {
     environment: fn() -> Vec<(&'static str, String)>,
 }
 
-const CHECKS: [Check; 4] = [
+const CHECKS: [Check; 5] = [
     Check { name: "format", arguments: "fmt --all --check", environment: Vec::new },
     Check { name: "lints", arguments: "clippy --quiet --all-targets -- --deny warnings", environment: Vec::new },
     // As enforcer's build script builds it, in a folder of its own: its target is another.
@@ -28,6 +28,11 @@ const CHECKS: [Check; 4] = [
             let arch = format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH);
             vec![("RUSTC_BOOTSTRAP", "1".to_owned()), ("CARGO_ENCODED_RUSTFLAGS", arch)]
         },
+    },
+    Check {
+        name: "fuzz targets",
+        arguments: "check --quiet --manifest-path fuzz/Cargo.toml --target-dir target",
+        environment: Vec::new,
     },
     Check {
         name: "documentation",

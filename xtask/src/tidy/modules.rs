@@ -9,8 +9,9 @@ use cargo_metadata::Metadata;
 
 use super::{Finding, Source};
 
-pub(super) fn check(metadata: &Metadata, root: &Path, sources: &[Source]) -> Vec<Finding> {
-    let roots = metadata.workspace_packages().into_iter().flat_map(|package| &package.targets);
+pub(super) fn check(workspaces: &[&Metadata], root: &Path, sources: &[Source]) -> Vec<Finding> {
+    let packages = workspaces.iter().flat_map(|workspace| workspace.workspace_packages());
+    let roots = packages.flat_map(|package| &package.targets);
     let roots: Vec<PathBuf> =
         roots.filter_map(|target| target.src_path.as_std_path().strip_prefix(root).ok().map(Path::to_owned)).collect();
     let reached = reached(&roots, sources);
