@@ -33,11 +33,19 @@ impl Agent {
     /// # Errors
     /// If the binary can't be built or started. That it becomes ready is [`Self::wait_until_ready`]'s to tell.
     pub fn start(node: &Node, directory: &Path, scratch: &Scratch, flags: &[&str]) -> Result<Self> {
-        let socket = scratch.files().join("agent.sock");
+        Self::start_in(node, directory, (scratch.files(), scratch.pins()), flags)
+    }
+
+    /// As [`Self::start`], with its socket and its log in one folder and its pins in another.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_in(node: &Node, directory: &Path, (files, pins): (&Path, &Path), flags: &[&str]) -> Result<Self> {
+        let socket = files.join("agent.sock");
         let mut command = Command::new(program("sluice-agent")?);
         command.arg("--node").arg(node.name()).arg("--directory").arg(directory);
-        command.arg("--pin-dir").arg(scratch.pins()).arg("--socket").arg(&socket).args(flags);
-        let process = Process::start(node.namespace(), &mut command, &scratch.files().join("agent.log"))?;
+        command.arg("--pin-dir").arg(pins).arg("--socket").arg(&socket).args(flags);
+        let process = Process::start(node.namespace(), &mut command, &files.join("agent.log"))?;
         Ok(Self { process, socket })
     }
 

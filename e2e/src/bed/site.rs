@@ -1,7 +1,12 @@
 //! One node with its agent and the objects that it follows, for tests that are about more than which connections come
 //! about: those are `cases/`.
 
-use std::{collections::BTreeSet, fs, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -114,6 +119,12 @@ impl Site {
         Ok(Self { agent, node, fabric, scratch, directory })
     }
 
+    /// Where the agent's pins are.
+    #[must_use]
+    pub fn pins(&self) -> &Path {
+        self.scratch.pins()
+    }
+
     /// The world outside the cluster.
     #[must_use]
     pub fn outside(&self) -> &Namespace {
@@ -209,7 +220,7 @@ fn names(list: &Value) -> BTreeSet<String> {
     list.as_array().into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
-fn write(scratch: &Scratch, directory: &std::path::Path, file: &str, objects: &[Value]) -> Result<()> {
+fn write(scratch: &Scratch, directory: &Path, file: &str, objects: &[Value]) -> Result<()> {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
     let new = scratch.files().join("new.json");
     fs::write(&new, list.to_string()).with_context(|| format!("cannot write {}", new.display()))?;
