@@ -252,3 +252,43 @@ impl Tasks {
 async fn named(name: &'static str, task: impl Future<Output = anyhow::Result<()>>) -> Ended {
     (name, task.await)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    /// What an agent with these flags says when it gives up, before it has made anything.
+    #[track_caller]
+    fn check(flags: &[&str], expected: &str) {
+        let flags = ["sluice-agent", "--node", "n1", "--pin-dir", "/tmp/sluice-no-such-folder"].iter().chain(flags);
+        let error = run(Cli::parse_from(flags).run).unwrap_err();
+        assert_eq!(format!("{error:#}"), expected);
+        assert!(!std::path::Path::new("/tmp/sluice-no-such-folder").exists());
+    }
+
+    #[test]
+    fn what_is_missing_at_the_start_is_one_sentence() {
+        check(
+            &["--directory", "/tmp/sluice-no-such-directory"],
+            "/tmp/sluice-no-such-directory is not a directory that can be read; --directory names the folder of YAML files \
+             to follow: No such file or directory (os error 2)",
+        );
+        if !source::api::in_cluster() {
+            check(
+                &[],
+                "nothing to follow: this is no pod of a cluster, so --kubeconfig must name a cluster's file, or \
+                 --directory a folder of YAML files",
+            );
+        }
+        if nix::unistd::geteuid().is_root() {
+            check(
+                &["--directory", "/tmp"],
+                "/tmp/sluice-no-such-folder is not on a BPF file system, where maps and links outlive the agent: run \
+                 `mount -t bpf bpf /sys/fs/bpf`, or, in a container, mount the host's /sys/fs/bpf",
+            );
+        }
+    }
+}

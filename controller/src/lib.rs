@@ -25,3 +25,5 @@ pub mod socket;
 pub mod source;
 pub mod state;
 pub mod timeouts;
+#[cfg(test)]
+mod wall_clock;
