@@ -26,6 +26,7 @@ mod proof;
 mod settings;
 pub mod sluice;
 mod template;
+mod usage;
 
 pub use cluster::Lab;
 pub(crate) use folder::remove;
@@ -38,3 +39,4 @@ pub use node::Node;
 pub use pod::Pod;
 pub use programs::{Programs, Suite, Unreachable};
 pub use settings::{Cni, Proxy, Settings};
+pub use usage::Usage;

@@ -3,5 +3,7 @@
 
 pub mod bed;
 pub mod connections;
+pub mod figures;
 pub mod lab;
 pub mod packets;
+pub mod report;

@@ -45,8 +45,15 @@ impl Profile {
     }
 }
 
-/// Builds the programs and writes their image to `target/image/sluice-agent.tar`; says where that is.
+/// As [`make`], and says where the image is.
 pub(crate) fn run(toolchain: &Toolchain, profile: Profile) -> Result<PathBuf> {
+    let path = make(toolchain, profile)?;
+    println!("{}  {NAME}:{VERSION}", path.display());
+    Ok(path)
+}
+
+/// Builds the programs and writes their image to `target/image/sluice-agent.tar`.
+pub(crate) fn make(toolchain: &Toolchain, profile: Profile) -> Result<PathBuf> {
     let folder = toolchain.root.join("target/image");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut entries = Vec::new();
@@ -69,7 +76,6 @@ pub(crate) fn run(toolchain: &Toolchain, profile: Profile) -> Result<PathBuf> {
     let mut archive = Archive::new(BufWriter::new(file))?;
     archive.add(&image)?;
     archive.finish()?.into_inner().context("cannot write the image")?;
-    println!("{}  {NAME}:{VERSION}", path.display());
     Ok(path)
 }
 

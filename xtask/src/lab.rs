@@ -72,6 +72,13 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<Option<String>> {
     Ok(None)
 }
 
+/// Makes a command one that can bring up a lab.
+pub(crate) fn equip(command: &mut Command) -> Result<()> {
+    ensure_root()?;
+    add_to_path(command, prepare()?.as_deref());
+    Ok(())
+}
+
 fn start(toolchain: &Toolchain, program: &str, arguments: &[OsString]) -> Result<ExitCode> {
     let go = prepare()?;
     let mut command = toolchain.cargo();

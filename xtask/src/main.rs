@@ -47,6 +47,9 @@ enum Task {
         /// Print rows for machines.
         #[arg(long)]
         json: bool,
+        /// How many pods `cluster` starts; 1,000, if this doesn't say.
+        #[arg(long)]
+        pods: Option<u32>,
     },
     /// Let libFuzzer search for clusters, changes and manifests that break a promise.
     Fuzz {
@@ -120,7 +123,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Ci => test::run(&toolchain, &[], test::Skipping::Fails),
         Task::Kernels { series, only } => kernels::run(&toolchain, series, only).map(|()| ExitCode::SUCCESS),
         Task::Fuzz { targets, seconds } => fuzz::run(&toolchain, targets, *seconds),
-        Task::Bench { what, json } => bench::run(&toolchain, *what, *json),
+        Task::Bench { what, json, pods } => bench::run(&toolchain, *what, *json, *pods),
     }
 }
 

@@ -2,14 +2,16 @@
 
 use anyhow::{Context as _, Result, bail};
 use aya::programs::ProgramFd;
-use e2e::packets::program::{Context, Program, Sizes};
+use e2e::{
+    packets::program::{Context, Program, Sizes},
+    report::Row,
+};
 use enforcer_abi::{Direction, Settings, map};
 
 use crate::{
     bare::{Bare, Contender, Effort, Plan, Primitive},
     cluster::{CLASSES, CLOSED, Fill, Kind, OPEN, fill, packet},
     epochs,
-    report::Row,
 };
 
 /// Flows that fit into the table, and openings; both maps of the bare primitives have the same room.

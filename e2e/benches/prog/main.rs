@@ -6,10 +6,12 @@ mod bare;
 mod cluster;
 mod epochs;
 mod goals;
-mod report;
 
 use anyhow::Result;
-use e2e::packets::{devices, program::Program};
+use e2e::{
+    packets::{devices, program::Program},
+    report,
+};
 
 fn main() -> Result<()> {
     // cargo adds `--bench`

@@ -1,4 +1,4 @@
-//! Rows of results, as a table for people and as JSON for machines.
+//! What benchmarks print: rows of results, as a table for people and as JSON for machines.
 
 use anyhow::Result;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// One measured value.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Row {
+pub struct Row {
     name: String,
     value: f64,
     unit: &'static str,
@@ -26,13 +26,35 @@ struct Document<'a> {
 }
 
 impl Row {
+    /// A value that no goal is about.
+    #[must_use]
+    pub fn plain(name: String, value: f64, unit: &'static str) -> Self {
+        Self { name, value: round(value, 10.0), unit, ratio: None, against: None, goal: None, met: None }
+    }
+
     /// Nanoseconds of a primitive, which no goal is about.
-    pub(crate) fn bare(name: String, value: f64) -> Self {
-        Self { name, value: round(value, 10.0), unit: "ns", ratio: None, against: None, goal: None, met: None }
+    #[must_use]
+    pub fn bare(name: String, value: f64) -> Self {
+        Self::plain(name, value, "ns")
+    }
+
+    /// A value that is to be less than `limit`.
+    #[must_use]
+    pub fn below(name: String, value: f64, unit: &'static str, limit: f64) -> Self {
+        let (goal, met) = (Some(format!("< {limit}")), Some(value < limit));
+        Self { goal, met, ..Self::plain(name, value, unit) }
+    }
+
+    /// A value that is to be at most `limit`.
+    #[must_use]
+    pub fn at_most(name: String, value: f64, unit: &'static str, limit: f64) -> Self {
+        let (goal, met) = (Some(format!("<= {limit}")), Some(value <= limit));
+        Self { goal, met, ..Self::plain(name, value, unit) }
     }
 
     /// Nanoseconds that are to be at most `limit` times those of something else.
-    pub(crate) fn goal(name: String, value: f64, of: f64, against: &str, limit: f64) -> Self {
+    #[must_use]
+    pub fn goal(name: String, value: f64, of: f64, against: &str, limit: f64) -> Self {
         let ratio = value / of;
         Self {
             ratio: Some(round(ratio, 100.0)),
@@ -43,11 +65,14 @@ impl Row {
         }
     }
 
-    /// How often something is done for one packet, and how often it may be.
-    pub(crate) fn count(name: String, value: u64, unit: &'static str, limit: u64) -> Result<Self> {
+    /// How often something is done or happens, and how often it may.
+    ///
+    /// # Errors
+    /// If it is 2^32 or more.
+    pub fn count(name: String, value: u64, unit: &'static str, limit: u64) -> Result<Self> {
         let shown = f64::from(u32::try_from(value)?);
         let (goal, met) = (Some(format!("<= {limit}")), Some(value <= limit));
-        Ok(Self { unit, goal, met, ..Self::bare(name, shown) })
+        Ok(Self { goal, met, ..Self::plain(name, shown, unit) })
     }
 }
 
@@ -56,13 +81,17 @@ fn round(value: f64, parts: f64) -> f64 {
     (value * parts).round() / parts
 }
 
-/// One JSON document: `{"rows": [...]}`.
-pub(crate) fn json(rows: &[Row]) -> Result<String> {
+/// One JSON document: `{"rows": [...]}`. A value that is not finite is null in it.
+///
+/// # Errors
+/// If it can't be written.
+pub fn json(rows: &[Row]) -> Result<String> {
     Ok(serde_json::to_string(&Document { rows })?)
 }
 
 /// One table.
-pub(crate) fn table(rows: &[Row]) -> Table {
+#[must_use]
+pub fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header(["what", "value", "unit", "ratio", "against", "goal", "met"]);
     for row in rows {

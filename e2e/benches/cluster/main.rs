@@ -1,0 +1,92 @@
+//! `cargo xtask bench cluster`: Sluice on a lab, as a user installs it: how soon changes and pods' starts take effect on
+//! the wire, what leaks meanwhile, and what the agents use. Prints one table, or with `--json` one document.
+#![forbid(unsafe_code)]
+
+mod agents;
+mod api;
+mod births;
+mod changes;
+mod ear;
+mod moment;
+mod priority;
+mod stage;
+mod wire;
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use e2e::{
+    bed::is_root,
+    lab::{Lab, Settings},
+    report::{self, Row},
+};
+
+use crate::{agents::Agents, api::Api};
+
+/// The variable that the lab takes the agent's image from.
+const IMAGE: &str = "SLUICE_IMAGE";
+
+/// Sluice on a cluster, measured.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask bench cluster --")]
+struct Arguments {
+    /// Print rows for machines.
+    #[arg(long)]
+    json: bool,
+    /// Pods that are started at least; 0 leaves that part out.
+    #[arg(long, default_value_t = 1000)]
+    pods: usize,
+    /// How often each change is made and taken back; 0 leaves that part out.
+    #[arg(long, default_value_t = 100)]
+    rounds: usize,
+    /// What cargo adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    ensure!(is_root(), "the lab is made of namespaces, which only root can make: run this with sudo");
+    // The lab's own default is an image of the debug build, whose figures nobody wants.
+    let way_out = "`cargo xtask bench cluster` makes the release's and names it";
+    ensure!(std::env::var_os(IMAGE).is_some(), "{IMAGE} must name the image to be measured: {way_out}");
+    // Two nodes, so that what is changed is on another than what is judged.
+    let lab = Lab::up(&Settings { nodes: 2, ..Settings::default() })?;
+    let rows = lab.install_sluice().and_then(|()| measure(&lab, &arguments));
+    let down = lab.down();
+    let rows = rows?;
+    down?;
+    if arguments.json {
+        println!("{}", report::json(&rows)?);
+    } else {
+        println!("{}", report::table(&rows));
+    }
+    Ok(())
+}
+
+fn measure(lab: &Lab, arguments: &Arguments) -> Result<Vec<Row>> {
+    let api = Api::open(lab)?;
+    let mut agents = Agents::find(lab)?;
+    let mut rows = vec![load("before")?];
+    eprintln!("the agents at rest");
+    rows.extend(agents.at_rest()?);
+    if arguments.rounds > 0 {
+        rows.extend(changes::measure(lab, &api, arguments.rounds)?);
+    }
+    if arguments.pods > 0 {
+        let (account, held) = (agents.account()?, agents.held()?);
+        rows.extend(births::measure(lab, &api, &mut agents, arguments.pods)?);
+        rows.extend(agents::held_rows(held.as_ref(), agents.held()?.as_ref())?);
+        rows.extend(agents.under_churn(&account)?);
+    }
+    rows.push(load("after")?);
+    Ok(rows)
+}
+
+/// How many wait for a processor on this machine, over a minute, whoever they are: times are longer for it.
+fn load(when: &str) -> Result<Row> {
+    let load = fs::read_to_string("/proc/loadavg").context("cannot read the machine's load")?;
+    let minute = load.split(' ').next().and_then(|load| load.parse().ok()).context("the load is no number")?;
+    Ok(Row::plain(format!("this machine's load/{when}"), minute, ""))
+}
