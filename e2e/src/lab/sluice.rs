@@ -59,12 +59,20 @@ fn manifests(name: &str) -> String {
 }
 
 impl Lab {
+    /// Gives the nodes the agent's image.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn give_sluice(&self) -> Result<()> {
+        self.import(&image()?)
+    }
+
     /// Gives the nodes the agent's image, installs Sluice and waits until every pod of every node is enforced.
     ///
     /// # Errors
     /// If there is no image, or the agents don't become ready: with what they logged.
     pub fn install_sluice(&self) -> Result<()> {
-        self.import(&image()?)?;
+        self.give_sluice()?;
         self.cluster().install_sluice(Installation::Agents)
     }
 }

@@ -63,8 +63,8 @@ const SCENARIOS: &[(&str, On, State, Scenario)] = &[
     ("life::api_server_is_away", On::Ptp, State::Enforcing, life::api_server_is_away),
     ("upstream::all", On::Ptp, State::Enforcing, upstream::all),
     ("upstream::chosen", On::Bridge, State::Enforcing, upstream::chosen),
-    ("plugin::no_pod_starts_unenforced", On::Ptp, State::Enforcing, plugin::no_pod_starts_unenforced),
-    ("trace::nothing_is_left", On::Ptp, State::Enforcing, trace::nothing_is_left),
+    ("trace::nothing_is_left", On::Ptp, State::Removing, trace::nothing_is_left),
+    ("plugin::no_pod_starts_unenforced", On::Ptp, State::Bare, plugin::no_pod_starts_unenforced),
 ];
 
 fn main() {

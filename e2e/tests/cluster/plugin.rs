@@ -15,6 +15,7 @@ use crate::{
 
 /// Pods are born with the plugin and an agent, and with the plugin alone; then it is taken out of every node.
 pub(crate) fn no_pod_starts_unenforced(lab: &Lab) -> Result<()> {
+    lab.give_sluice()?;
     lab.cluster().install_sluice(Installation::WithPlugin)?;
     for node in lab.nodes() {
         let plugin = traces(node)?.into_iter().filter(|trace| trace.contains("cni")).count();
@@ -27,7 +28,7 @@ pub(crate) fn no_pod_starts_unenforced(lab: &Lab) -> Result<()> {
         let traces = traces(node)?;
         ensure!(traces.is_empty(), "left on {}: {}", node.name(), traces.join(", "));
     }
-    lab.install_sluice()
+    Ok(())
 }
 
 /// A pod waits for its node's agent, and sends nothing before.

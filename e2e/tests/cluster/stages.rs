@@ -25,6 +25,8 @@ pub(crate) enum State {
     Bare,
     /// With Sluice, and every pod enforced.
     Enforcing,
+    /// As [`Self::Enforcing`] before the test, which leaves it as [`Self::Bare`].
+    Removing,
 }
 
 /// At most one cluster at a time.
@@ -52,14 +54,21 @@ impl Stages {
             bail!("the cluster did not come up for an earlier test");
         };
         match (*is, state) {
-            (State::Bare, State::Enforcing) => lab.install_sluice().context("Sluice can't be installed")?,
+            (State::Bare, State::Enforcing | State::Removing) => {
+                lab.install_sluice().context("Sluice can't be installed")?;
+                *is = State::Enforcing;
+            }
             (State::Enforcing, State::Bare) => {
-                lab.cluster().uninstall_sluice(Installation::Agents).context("Sluice can't be removed")?
+                lab.cluster().uninstall_sluice(Installation::Agents).context("Sluice can't be removed")?;
+                *is = State::Bare;
             }
             _ => {}
         }
-        *is = state;
-        work(lab)
+        work(lab)?;
+        if state == State::Removing {
+            *is = State::Bare;
+        }
+        Ok(())
     }
 
     /// Removes the cluster, if there is one.
