@@ -65,7 +65,16 @@ pub(crate) fn run(toolchain: &Toolchain, targets: &[Target], seconds: u32) -> Re
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
     // with a target, build scripts and procedural macros are built without the flags
     let mut build = toolchain.cargo();
-    build.args(["build", "--release", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/fuzz", "--features", "link"]);
+    build.args([
+        "build",
+        "--release",
+        "--manifest-path",
+        "fuzz/Cargo.toml",
+        "--target-dir",
+        "target/fuzz",
+        "--features",
+        "link",
+    ]);
     succeed(build.args(["--target", host]).env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}")))?;
     for target in if targets.is_empty() { Target::value_variants() } else { targets } {
         let name = target.name();
