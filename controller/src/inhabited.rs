@@ -33,8 +33,20 @@ pub enum Who {
     Pod(Arc<str>),
     /// Those of no pod.
     NoPod,
-    /// Those of several pods, or of a pod and others.
-    Several,
+    /// Those of several pods, or of a pod and others: the pods' UIDs.
+    Several(BTreeSet<Arc<str>>),
+}
+
+impl Who {
+    /// The UIDs of the pods.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<str>> {
+        let (one, several) = match self {
+            Self::Pod(uid) => (Some(uid), None),
+            Self::NoPod => (None, None),
+            Self::Several(uids) => (None, Some(uids)),
+        };
+        one.into_iter().chain(several.into_iter().flatten())
+    }
 }
 
 /// The inhabitants of the namespaces that are `wanted`, by this one's ids for them. In a container that doesn't see the
@@ -65,7 +77,7 @@ pub(crate) fn namespaces(
         let there = found.entry(id).or_insert_with(|| Inhabitants { who: who.clone(), started });
         there.started = there.started.min(started);
         if there.who != who {
-            there.who = Who::Several;
+            there.who = Who::Several(there.who.pods().chain(who.pods()).cloned().collect());
         }
     }
     Ok(found)

@@ -1,12 +1,7 @@
 //! The veths of this node as the kernel shows them now. Entry points: [`Lister::list`] to look, [`hints`] to be told when
 //! to look again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    ops::ControlFlow,
-    time::Instant,
-};
+use std::{collections::BTreeSet, net::IpAddr, ops::ControlFlow, time::Instant};
 
 use enforcer::{
     NetlinkError,
@@ -57,11 +52,6 @@ impl Lister {
         let own = self.interfaces.own_addresses()?;
         let is_wanted = |link: &&enforcer::Link| link.kind == "veth" && wanted(link.ifindex);
         let namespaces: BTreeSet<i32> = links.iter().filter(is_wanted).filter_map(|link| link.netns).collect();
-        let inhabited = if namespaces.is_empty() {
-            BTreeMap::new()
-        } else {
-            inhabited::namespaces(&mut self.interfaces, &namespaces)?
-        };
         let mut found = Links { own: own.iter().map(|(_, address)| *address).collect(), ..Links::default() };
         for link in links {
             found.names.push((link.ifindex, link.name.clone()));
@@ -76,8 +66,15 @@ impl Lister {
                 own: own.iter().filter(|(index, _)| *index == link.ifindex).map(|(_, address)| *address).collect(),
                 uplink: uplinks.contains(&link.ifindex),
                 name: link.name,
-                inhabitants: link.netns.and_then(|netns| inhabited.get(&netns).cloned()),
+                inhabitants: None,
             });
+        }
+        if !namespaces.is_empty() {
+            // after the addresses: where no process is found now, none has changed what was shown
+            let inhabited = inhabited::namespaces(&mut self.interfaces, &namespaces)?;
+            for veth in &mut found.veths {
+                veth.inhabitants = veth.namespace.and_then(|netns| inhabited.get(&netns).cloned());
+            }
         }
         Ok(found)
     }

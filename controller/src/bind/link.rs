@@ -38,14 +38,16 @@ impl Link {
     pub fn pod(&self) -> Option<&Arc<str>> {
         match &self.inhabitants.as_ref()?.who {
             Who::Pod(uid) => Some(uid),
-            Who::NoPod | Who::Several => None,
+            Who::NoPod | Who::Several(_) => None,
         }
     }
 
-    /// Whether the processes there are some other pod's than this one's. Of a static pod only the name is known to the API.
+    /// Whether processes of other pods are there and none of this one's. Of a static pod only the name is known to the API.
+    /// Processes of no pod beside them change nothing: a runtime's are for a moment, whenever it carries something out.
     #[must_use]
     pub fn is_of_another(&self, uid: &str) -> bool {
-        self.pod().is_some_and(|pod| !cgroup::is_static(pod) && **pod != *uid)
+        let mut pods = self.inhabitants.iter().flat_map(|inhabitants| inhabitants.who.pods()).peekable();
+        pods.peek().is_some() && pods.all(|pod| !cgroup::is_static(pod) && **pod != *uid)
     }
 
     /// Whether the processes there are no pod's.

@@ -76,6 +76,10 @@ fn what_a_pod_writes_makes_it_no_other_pod() {
     state.tell(pod_object("victim", "v", Some("10.0.0.9")));
     show(&mut state, &shown, vec![veth(5, "10.0.0.9", Some(UID))]);
     assert_eq!(state.applier.binder.assignment(5), Some(&Assignment::Held));
+    // nor while the runtime carries something out there
+    let beside = some(Who::Several([UID.into()].into()), Duration::ZERO);
+    show(&mut state, &shown, vec![Link { inhabitants: beside, ..link(5, "10.0.0.9") }]);
+    assert_eq!(state.applier.binder.assignment(5), Some(&Assignment::Held));
     state.tell(pod_object("a", UID, Some("10.0.0.5")));
     state.tell(pod_object("victim", "v", None));
     show(&mut state, &shown, vec![veth(5, "10.0.0.5", Some(UID))]);
