@@ -86,6 +86,17 @@ pub enum Assignment {
     Secondary(Arc<str>),
 }
 
+impl Assignment {
+    /// The pod behind the interface.
+    #[must_use]
+    pub const fn pod(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Pod(uid) => Some(uid),
+            Self::Untouched(_) | Self::Held | Self::Secondary(_) => None,
+        }
+    }
+}
+
 /// What an administrator should know. Told once, until it is no longer so.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Report {
@@ -220,7 +231,8 @@ impl Binder {
                 _ => {}
             }
         }
-        if matches!(self.assignment(index), Some(Assignment::Secondary(_))) {
+        // neither is known better than by who made it
+        if matches!(self.assignment(index), Some(Assignment::Secondary(_) | Assignment::Untouched(Untouched::NoPod))) {
             freed.push(index);
         }
         self.free(freed, now, &mut outcome);
@@ -335,6 +347,15 @@ impl Binder {
     #[must_use]
     pub fn interface_of(&self, uid: &str) -> Option<u32> {
         self.pods.get(uid)?.interface
+    }
+
+    /// The name of another interface that the pod is bound to, and that leads to the same namespace as this one.
+    #[must_use]
+    pub fn primary_beside(&self, index: u32, uid: &str) -> Option<&str> {
+        let (bound, this) = (self.interface_of(uid)?, self.interfaces.get(&index)?);
+        let bound = self.interfaces.get(&bound).filter(|bound| bound.link.index != index)?;
+        let is_beside = this.link.namespace.is_some() && bound.link.namespace == this.link.namespace;
+        is_beside.then_some(&bound.link.name)
     }
 
     /// The pods that are behind an interface, by UID.

@@ -50,10 +50,17 @@ struct Waiting {
 }
 
 impl Calls {
-    /// Takes over what the plugin has recorded for an earlier agent.
-    pub(super) fn new(node: &str, recorded: Vec<Call>) -> Self {
-        let known = |call: Call| (call.ifindex, Known { call, before: Vec::new() });
-        Self { node: node.to_owned(), known: recorded.into_iter().map(known).collect(), ..Self::default() }
+    /// Takes over what the plugin has recorded for an earlier agent. Of several interfaces of one sandbox the others are of
+    /// secondary networks: the pod's own was made first, and so has the lowest index.
+    pub(super) fn new(node: &str, mut recorded: Vec<Call>) -> Self {
+        recorded.sort_unstable_by_key(|call| call.ifindex);
+        let mut calls = Self { node: node.to_owned(), ..Self::default() };
+        for call in recorded {
+            if calls.first_of_sandbox(&call).is_none() {
+                calls.known.insert(call.ifindex, Known { call, before: Vec::new() });
+            }
+        }
+        calls
     }
 
     /// What is to be told of a pod whose API object has no address yet: the CNI plugins' result. Of a family the first
@@ -120,7 +127,9 @@ impl<D: Datapath> State<D> {
         let deadline = Instant::now() + patience;
         // whoever has attached it meanwhile may have done so with older programs
         self.look(&BTreeSet::from([call.ifindex]));
-        if let Some(first) = self.calls.first_of_sandbox(&call) {
+        // after a DEL for one of its networks nothing but the namespace tells that they are of one sandbox
+        let beside = || self.applier.binder.primary_beside(call.ifindex, &self.calls.uid(&call));
+        if let Some(first) = self.calls.first_of_sandbox(&call).or_else(beside) {
             let reason = format!("the network policies of {} are enforced at {first}", call.pod());
             // whoever asked may have gone away meanwhile
             let _ = answer.send(Standing::Untouched { reason });

@@ -184,3 +184,45 @@ fn a_second_interface_of_a_sandbox_takes_nothing_over() {
     assert_eq!(answered.try_recv(), Ok(Standing::Untouched { reason }));
     assert_eq!(state.applier.binder.interface_of("u"), Some(5));
 }
+
+/// As a CNI daemon that has entered the namespace for a moment.
+#[test]
+fn the_plugins_word_goes_before_what_processes_tell() {
+    let stranger = Link { inhabitants: some(Who::NoPod, Duration::ZERO), ..link(5, "") };
+    let another = Link { inhabitants: some(Who::Pod("x".into()), Duration::ZERO), ..link(6, "") };
+    let (fake, mut state, _) = node(vec![stranger, another]);
+    state.tell(pod_object("a", "u", None));
+    state.look(&BTreeSet::new());
+    assert!(!fake.kernel().attached.contains(&5));
+    let mut answered = state.ask(&call("c", "a", "u", 5, "10.0.0.5"), LONG);
+    assert_eq!(answered.try_recv(), Ok(Standing::Enforced));
+    assert!(fake.kernel().attached.contains(&5));
+}
+
+#[test]
+fn secondary_networks_take_nothing_over_after_a_restart() {
+    let (fake, mut state, _) = node(vec![link(5, ""), link(6, "")]);
+    let (own, other) = (call("c", "a", "u", 5, "10.0.0.5"), call("c", "a", "u", 6, "192.168.7.2"));
+    state.calls = crate::state::Calls::new("here", vec![other, own]);
+    state.follow_calls(state.calls.owners());
+    state.tell(pod_object("a", "u", None));
+    assert_eq!(state.applier.binder.interface_of("u"), Some(5));
+    assert_eq!(fake.kernel().pods[&5].v4, Address::from_v4([10, 0, 0, 5]));
+}
+
+#[test]
+fn a_network_that_is_added_later_takes_nothing_over() {
+    let beside = |index| Link { namespace: Some(5), ..link(index, "") };
+    let (fake, mut state, shown) = node(vec![beside(5), beside(6)]);
+    state.tell(pod_object("a", "u", Some("10.0.0.5")));
+    state.ask(&call("c", "a", "u", 5, "10.0.0.5"), LONG);
+    state.ask(&call("c", "a", "u", 6, "192.168.7.2"), LONG);
+    // the second network is taken away, for all that is told the sandbox, and a third one comes
+    state.hang_up("c");
+    *shown.0.lock().unwrap() = vec![beside(5), beside(7)];
+    let mut answered = state.ask(&call("c", "a", "u", 7, "192.168.8.2"), LONG);
+    let reason = "the network policies of ns/a are enforced at veth5".to_owned();
+    assert_eq!(answered.try_recv(), Ok(Standing::Untouched { reason }));
+    assert_eq!(state.applier.binder.interface_of("u"), Some(5));
+    assert!(fake.kernel().attached.contains(&5));
+}
