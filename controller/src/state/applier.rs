@@ -56,6 +56,8 @@ pub(super) struct Applier<D> {
 struct Interface {
     /// As it is in the kernel, but for its slot.
     written: Option<PodEntry>,
+    /// The pod that it was written for; an adopted one's isn't known.
+    written_for: Option<Arc<str>>,
     attachment: Option<Attachment>,
     /// An earlier agent attached it.
     was_attached: bool,
@@ -132,13 +134,8 @@ impl<D: Datapath> Applier<D> {
 
     /// The CNI plugin has named the pod of an interface.
     pub(super) fn call(&mut self, index: u32, uid: &Arc<str>, name: &ObjectName, now: Instant) {
-        let changes_hands = matches!(self.binder.assignment(index), Some(Assignment::Pod(old)) if old != uid);
         let outcome = self.binder.call(index, uid, name, now);
         self.follow(outcome, None);
-        if changes_hands {
-            // even if both have one address
-            self.raise_epoch(&[index]);
-        }
     }
 
     /// The processes behind an interface that is held are no pod's.
@@ -285,16 +282,19 @@ impl<D: Datapath> Applier<D> {
             }),
         };
         match wanted {
-            Some(wanted) => self.enforce(index, wanted),
+            Some(wanted) => self.enforce(index, wanted, assignment.as_ref().and_then(Assignment::pod)),
             None => self.release(index, assignment.is_none()),
         }
     }
 
-    fn enforce(&mut self, index: u32, wanted: PodEntry) {
+    fn enforce(&mut self, index: u32, wanted: PodEntry, pod: Option<&Arc<str>>) {
         let Some(interface) = self.interfaces.get_mut(&index) else { return };
         let mut faults = Vec::new();
         let mut ends_judgements = false;
-        if interface.written != Some(wanted) {
+        if interface.written == Some(wanted) {
+            // what could not be written is wanted no more
+            interface.write_fault = None;
+        } else {
             match self.datapath.put_pod(wanted) {
                 Ok(()) => {
                     // one that comes late was missed by the raise that it should have come before
@@ -308,6 +308,12 @@ impl<D: Datapath> Applier<D> {
                     interface.write_fault = Some(fault);
                 }
             }
+        }
+        if interface.write_fault.is_none() {
+            // another pod's, even if both have one address
+            ends_judgements |=
+                interface.written_for.as_ref().is_some_and(|before| pod.is_some_and(|pod| pod != before));
+            interface.written_for = pod.cloned();
         }
         if interface.attachment.is_none() {
             match self.datapath.attach(index) {
@@ -345,6 +351,7 @@ impl<D: Datapath> Applier<D> {
                 Ok(()) => {
                     // the index may be another pod's one day, and that pod's flows are not to be this one's
                     ends_flows = interface.written.take().is_some_and(|entry| entry.flags & PodFlags::HELD == 0);
+                    interface.written_for = None;
                 }
                 Err(error) => fault = Some(("remove the entry of an interface", error)),
             }

@@ -319,6 +319,28 @@ fn what_comes_back_before_it_is_freed_stays() {
 }
 
 #[test]
+fn a_refused_entry_that_is_wanted_no_more_is_no_fault() {
+    let (fake, mut applier, now) = two_pods();
+    fake.refuse(&["pod 6"]);
+    applier.carry_out(vec![Step::Pods(vec![pod("b", "10.0.0.6", 0, 0)])], now);
+    assert_eq!(applier.condition("b"), Condition::Unenforceable);
+    applier.carry_out(vec![Step::Pods(vec![pod("b", "10.0.0.6", 3, 0)])], now);
+    assert_eq!(applier.condition("b"), Condition::Enforced, "the kernel has what is wanted");
+}
+
+/// As a static pod's mirror that is made again, and policies that have changed meanwhile.
+#[test]
+fn a_pod_that_replaces_another_at_its_address_inherits_no_flow() {
+    let (fake, mut applier, now) = two_pods();
+    let gone = |uid: &str| PodUpdate::Delete { uid: uid.into() };
+    applier.carry_out(vec![Step::Pods(vec![gone("a"), pod("c", "10.0.0.5", 3, 3)])], now);
+    assert_eq!(fake.done(), ["pod 5 tables 3 3", "epoch 5"]);
+    // though the entry is the same
+    applier.carry_out(vec![Step::Pods(vec![gone("c"), pod("d", "10.0.0.5", 3, 3)])], now);
+    assert_eq!(fake.done(), ["epoch 5"]);
+}
+
+#[test]
 fn an_entry_that_stays_the_same_is_not_written_again() {
     let (fake, mut applier, now) = two_pods();
     applier.carry_out(vec![Step::Pods(vec![pod("a", "10.0.0.5", 1, 2)])], now);
