@@ -11,9 +11,10 @@ impl PodFlags {
     pub const INGRESS_ISOLATED: u32 = 1 << 0;
     /// Some policy isolates the pod for egress; `egress_table` decides.
     pub const EGRESS_ISOLATED: u32 = 1 << 1;
-    /// Whose veth it is isn't known: only the node's own traffic passes.
+    /// Whose veth it is isn't known: only the node's own traffic passes, and ARP and neighbour discovery, without which
+    /// that couldn't.
     pub const HELD: u32 = 1 << 2;
-    /// Held, and the namespace has no process yet: DHCP, neighbour discovery, ARP and echo to the node's addresses pass.
+    /// Held, and the namespace has no process yet: DHCP and echo to the node's addresses pass, too.
     pub const SETUP: u32 = 1 << 3;
     /// What the tables would drop passes and is reported.
     pub const AUDIT: u32 = 1 << 4;

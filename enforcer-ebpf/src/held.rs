@@ -15,18 +15,22 @@ const DHCP_V6: (u16, u16) = (546, 547);
 /// What becomes of a packet that is not the node's own. `flags` are 0 for an interface without an entry.
 #[inline(always)]
 pub(crate) fn judge(packet: &Packet, flags: u32) -> Reason {
-    if flags & PodFlags::SETUP != 0 && is_setup(packet) { Reason::Infrastructure } else { Reason::Held }
+    let passes = is_neighbours(packet) || (flags & PodFlags::SETUP != 0 && is_setup(packet));
+    if passes { Reason::Infrastructure } else { Reason::Held }
 }
 
-/// Whether a CNI may need it to set the interface up. MLD goes with neighbour discovery: bridges that snoop deliver
-/// solicitations to those only who have reported.
+/// Whether it only tells neighbours of each other. The node's own packets can't reach a pod whose answers to that are
+/// dropped, and whoever asks in vain asks again after a second. MLD goes with it: bridges that snoop deliver solicitations
+/// to those only who have reported.
+#[inline(always)]
+fn is_neighbours(packet: &Packet) -> bool {
+    matches!(packet.shape, Shape::Arp) || packet.is_infrastructure()
+}
+
+/// Whether a CNI may need it to set the interface up.
 #[inline(always)]
 fn is_setup(packet: &Packet) -> bool {
-    match packet.shape {
-        Shape::Arp => true,
-        Shape::Ip => packet.is_infrastructure() || is_dhcp(packet) || is_echo_to_node(packet),
-        Shape::Opaque | Shape::OpaqueV6 => false,
-    }
+    packet.is_ip() && (is_dhcp(packet) || is_echo_to_node(packet))
 }
 
 #[inline(always)]
