@@ -9,8 +9,9 @@ use crate::{
     inhabited::{self, Who},
 };
 
-/// The age at which a process that is no pod's tells that the interface isn't either. CNI plugins and runtimes enter a
-/// pod's namespace, too, but leave it or become its first process.
+/// How long a process that is no pod's must have been behind an interface to tell that the interface isn't either. CNI
+/// plugins, runtimes and whoever looks at connections enter a pod's namespace, too, some with processes that are as old as
+/// the node, but leave it or become its first process.
 const STRANGER: Duration = Duration::from_secs(5);
 
 /// See the module's text.
@@ -20,15 +21,35 @@ pub(super) struct Holds {
     started: BTreeMap<u32, Duration>,
     /// Whether the process of any pod was seen: else nothing follows from one that is no pod's.
     sees_pods: bool,
+    /// Interfaces behind which processes of no pod have been at every look.
+    pub(super) strangers: BTreeMap<u32, Stranger>,
+    has_looked: bool,
+}
+
+/// The oldest process of no pod behind an interface.
+#[derive(Debug)]
+pub(super) struct Stranger {
+    /// When it was started, since the boot.
+    started: Duration,
+    /// When it was first seen there, since the boot; zero at the first look of all, before which it may have been there
+    /// for long.
+    pub(super) seen: Duration,
 }
 
 impl<D: Datapath> State<D> {
     /// Remembers who is behind interfaces that have just been listed.
     pub(super) fn note_inhabitants(&mut self, links: &[Link]) {
         self.holds.started.retain(|index, _| links.iter().any(|link| link.index == *index));
+        let now = if self.holds.has_looked { inhabited::since_boot() } else { Some(Duration::ZERO) };
+        self.holds.has_looked = true;
+        let mut strangers = std::mem::take(&mut self.holds.strangers);
         for link in links {
             let Some(inhabitants) = &link.inhabitants else { continue };
             if inhabitants.who == Who::NoPod {
+                let started = inhabitants.started;
+                let known = strangers.remove(&link.index).filter(|known| known.started == started);
+                let seen = known.map(|known| known.seen).or(now).unwrap_or(Duration::MAX);
+                self.holds.strangers.insert(link.index, Stranger { started, seen });
                 continue;
             }
             self.holds.sees_pods = true;
@@ -42,8 +63,8 @@ impl<D: Datapath> State<D> {
     pub(super) fn release_strangers(&mut self) {
         let Some(now) = inhabited::since_boot().filter(|_| self.holds.sees_pods) else { return };
         let has_stayed = |link: &&Link| {
-            let started = link.inhabitants.as_ref().map(|inhabitants| inhabitants.started);
-            started.is_some_and(|started| now.saturating_sub(started) >= STRANGER)
+            let stranger = self.holds.strangers.get(&link.index);
+            stranger.is_some_and(|stranger| now.saturating_sub(stranger.started.max(stranger.seen)) >= STRANGER)
         };
         let strangers = self.applier.binder.strangers().filter(has_stayed).map(|link| link.index);
         for index in strangers.collect::<Vec<_>>() {

@@ -102,6 +102,17 @@ fn processes_of_no_pod_are_left_alone_once_they_have_stayed() {
     assert_eq!(assignment(&state, 7), Some(Assignment::Held), "it may be a plugin at work");
     show(&mut state, &shown, links());
     assert_eq!(assignment(&state, 6), untouched);
+    // nor does it tell anything how old a process is that has only just come
+    let visited = || [links(), vec![stranger(8, Duration::ZERO)]].concat();
+    show(&mut state, &shown, visited());
+    assert_eq!(assignment(&state, 8), Some(Assignment::Held));
+    state.holds.strangers.get_mut(&8).unwrap().seen = Duration::ZERO;
+    show(&mut state, &shown, [links(), vec![link(8, "172.17.0.8")]].concat());
+    show(&mut state, &shown, visited());
+    assert_eq!(assignment(&state, 8), Some(Assignment::Held), "another one was there meanwhile");
+    state.holds.strangers.get_mut(&8).unwrap().seen = Duration::ZERO;
+    show(&mut state, &shown, visited());
+    assert_eq!(assignment(&state, 8), untouched, "it has stayed");
     // a pod of a runtime that names its groups otherwise
     state.tell(pod_object("b", "w", Some("172.17.0.6")));
     show(&mut state, &shown, vec![stranger(6, Duration::ZERO)]);
