@@ -50,6 +50,12 @@ impl Link {
         pods.peek().is_some() && pods.all(|pod| !cgroup::is_static(pod) && **pod != *uid)
     }
 
+    /// Whether a pod's process is there.
+    #[must_use]
+    pub fn has_pods(&self) -> bool {
+        self.inhabitants.as_ref().is_some_and(|inhabitants| inhabitants.who != Who::NoPod)
+    }
+
     /// Whether the processes there are no pod's.
     #[must_use]
     pub fn is_no_pods(&self) -> bool {

@@ -51,8 +51,10 @@ struct Interface {
     link: Link,
     /// The addresses that an earlier agent had bound it by.
     adopted: Vec<IpAddr>,
-    /// The addresses that it showed last before any process was behind it: those that the CNI plugins gave.
+    /// The addresses that it showed last before any process of a pod was behind it: those that the CNI plugins gave.
     given: Vec<IpAddr>,
+    /// Whether one was. Namespaces without a pause container are empty again from time to time, and show what was written.
+    was_inhabited: bool,
     since: Instant,
     assignment: Assignment,
 }
@@ -205,8 +207,8 @@ impl Binder {
     /// whatever else it may show by now.
     pub fn adopt(&mut self, index: u32, addresses: Vec<IpAddr>, now: Instant) {
         let link = Link { index, ..Link::default() };
-        let interface =
-            Interface { link, adopted: addresses, given: Vec::new(), since: now, assignment: Assignment::Held };
+        let (adopted, assignment) = (addresses, Assignment::Held);
+        let interface = Interface { link, adopted, given: Vec::new(), was_inhabited: false, since: now, assignment };
         self.interfaces.insert(index, interface);
     }
 
@@ -388,11 +390,14 @@ impl Binder {
             let assignment = untouched.map_or(Assignment::Held, Assignment::Untouched);
             outcome.assigned.push((link.index, assignment.clone()));
             let given = if link.is_empty() { link.addresses.clone() } else { Vec::new() };
-            self.interfaces.insert(link.index, Interface { link, adopted: Vec::new(), given, since: now, assignment });
+            let was_inhabited = link.has_pods();
+            let interface = Interface { link, adopted: Vec::new(), given, was_inhabited, since: now, assignment };
+            self.interfaces.insert(interface.link.index, interface);
             return;
         };
         let was_empty = interface.link.is_empty();
-        if link.is_empty() {
+        interface.was_inhabited |= link.has_pods();
+        if link.is_empty() && !interface.was_inhabited {
             interface.given.clone_from(&link.addresses);
         }
         interface.link = link;

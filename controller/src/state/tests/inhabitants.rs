@@ -58,6 +58,17 @@ fn what_a_pod_could_have_changed_is_not_believed() {
     assert_eq!(state.applier.binder.interface_of("u"), None, "either may be the pod's own");
 }
 
+/// As between two containers where no other process keeps the namespace.
+#[test]
+fn what_is_shown_while_no_process_is_there_any_more_is_not_believed() {
+    let (fake, mut state, shown) = node(vec![veth(5, "10.0.0.5", None)]);
+    for pod in [Some("u"), None, Some("u")] {
+        show(&mut state, &shown, vec![veth(5, "10.0.0.9", pod)]);
+    }
+    state.tell(pod_object("a", "u", None));
+    assert_eq!(fake.kernel().pods[&5].v4, Address::from_v4([10, 0, 0, 5]));
+}
+
 #[test]
 fn a_pod_that_has_an_interface_gets_no_other() {
     let (_, mut state, shown) = node(vec![veth(5, "10.0.0.5", None)]);
