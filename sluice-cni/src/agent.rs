@@ -2,17 +2,25 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    os::unix::net::UnixStream,
+    os::{fd::AsRawFd as _, unix::net::UnixStream},
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
+use nix::{
+    errno::Errno,
+    sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr},
+};
 use serde::Deserialize;
 
 use crate::record::Record;
 
 /// How much longer than its own patience an answer of the agent may take.
 const GRACE: Duration = Duration::from_millis(500);
+/// How often it is tried to connect to an agent that has more callers waiting than it can have. Nothing tells when it has
+/// fewer.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +84,10 @@ fn read<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Unanswered> {
 fn ask(socket: &Path, target: &str, body: &str, patience: Duration) -> Result<String, Unanswered> {
     let name = || socket.display().to_string();
     let deadline = Instant::now() + patience;
-    let connected = UnixStream::connect(socket);
-    let mut connection = connected.map_err(|source| Unanswered::Absent { socket: name(), source })?;
+    let mut connection = connect(socket, deadline).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => Unanswered::Silent { socket: name(), source },
+        _ => Unanswered::Absent { socket: name(), source },
+    })?;
     let mut exchange = || -> io::Result<Vec<u8>> {
         let head = "Host: agent\r\nContent-Type: application/json\r\n";
         let request = format!("{target} HTTP/1.0\r\n{head}Content-Length: {}\r\n\r\n{body}", body.len());
@@ -108,9 +118,26 @@ fn ask(socket: &Path, target: &str, body: &str, patience: Duration) -> Result<St
     }
 }
 
+/// Connects until the deadline. A call that blocks would wait for ever while an agent that hangs has all the callers that
+/// it can have (unix_stream_connect in net/unix/af_unix.c).
+fn connect(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let connection = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    let address = UnixAddr::new(path)?;
+    loop {
+        match socket::connect(connection.as_raw_fd(), &address) {
+            Err(Errno::EAGAIN) if Instant::now() < deadline => thread::sleep(PAUSE),
+            other => break other?,
+        }
+    }
+    let connection = UnixStream::from(connection);
+    connection.set_nonblocking(false)?;
+    Ok(connection)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::net::UnixListener, thread};
+    use std::{os::unix::net::UnixListener, sync::mpsc, thread};
 
     use super::*;
 
@@ -154,6 +181,28 @@ mod tests {
         assert!(matches!(readiness(&socket, SHORT), Err(Unanswered::Absent { .. })));
         let _listener = UnixListener::bind(&socket).unwrap();
         assert!(matches!(readiness(&socket, SHORT), Err(Unanswered::Silent { .. })));
+    }
+
+    #[test]
+    fn an_agent_that_accepts_nobody_any_more_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let listener = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).unwrap();
+        socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        socket::listen(&listener, socket::Backlog::new(1).unwrap()).unwrap();
+        let callers: Vec<UnixStream> = std::iter::from_fn(|| connect(&path, Instant::now()).ok()).collect();
+        assert!(!callers.is_empty());
+        let (told, answer) = mpsc::channel();
+        let question = path.clone();
+        thread::spawn(move || told.send(readiness(&question, SHORT)));
+        let answer = answer.recv_timeout(Duration::from_secs(10)).expect("it waits for ever");
+        assert!(matches!(answer, Err(Unanswered::Silent { .. })), "{answer:?}");
+        // as soon as there is room, it is used
+        let waiting = thread::spawn(move || readiness(&path, Duration::from_secs(10)));
+        let listener = UnixListener::from(listener);
+        let accepted: Vec<_> = (0..=callers.len()).map(|_| listener.accept().unwrap()).collect();
+        drop(accepted);
+        assert!(matches!(waiting.join().unwrap(), Err(Unanswered::Silent { .. })));
     }
 
     #[test]
