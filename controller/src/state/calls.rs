@@ -94,6 +94,11 @@ impl Calls {
         (*known.call.uid != *pod.uid).then(|| (*index, Arc::clone(&pod.uid), pod.name.clone()))
     }
 
+    /// This node's pods that have an interface of their own, or will.
+    pub(super) fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values()
+    }
+
     fn pod(&self, call: &Call) -> Option<&Pod> {
         self.pods.get(&call.pod()).filter(|pod| call.is_about(pod))
     }

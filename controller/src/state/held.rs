@@ -59,8 +59,13 @@ impl<D: Datapath> State<D> {
         }
     }
 
-    /// Lets interfaces go that lead to processes of no pod: those of containers that somebody else runs on the node.
+    /// Lets interfaces go that lead to processes of no pod: those of containers that somebody else runs on the node. Not
+    /// while a pod waits for an interface, which may be one of them: a virtual machine's process needn't be in the pod's
+    /// control group.
     pub(super) fn release_strangers(&mut self) {
+        if self.calls.pods().any(|pod| self.applier.binder.interface_of(&pod.uid).is_none()) {
+            return;
+        }
         let Some(now) = inhabited::since_boot().filter(|_| self.holds.sees_pods) else { return };
         let has_stayed = |link: &&Link| {
             let stranger = self.holds.strangers.get(&link.index);

@@ -191,9 +191,9 @@ fn the_plugins_word_goes_before_what_processes_tell() {
     let stranger = Link { inhabitants: some(Who::NoPod, Duration::ZERO), ..link(5, "") };
     let another = Link { inhabitants: some(Who::Pod("x".into()), Duration::ZERO), ..link(6, "") };
     let (fake, mut state, _) = node(vec![stranger, another]);
-    state.tell(pod_object("a", "u", None));
     state.look(&BTreeSet::new());
     assert!(!fake.kernel().attached.contains(&5));
+    state.tell(pod_object("a", "u", None));
     let mut answered = state.ask(&call("c", "a", "u", 5, "10.0.0.5"), LONG);
     assert_eq!(answered.try_recv(), Ok(Standing::Enforced));
     assert!(fake.kernel().attached.contains(&5));

@@ -1,5 +1,7 @@
 //! Interfaces whose pod is known by its first process.
 
+use policy_compiler::Event;
+
 use super::{
     bound::Shown,
     cni::{node, pod_object},
@@ -121,7 +123,11 @@ fn processes_of_no_pod_are_left_alone_once_they_have_stayed() {
     show(&mut state, &shown, [links(), vec![link(8, "172.17.0.8")]].concat());
     show(&mut state, &shown, visited());
     assert_eq!(assignment(&state, 8), Some(Assignment::Held), "another one was there meanwhile");
+    state.tell(pod_object("vm", "m", None));
     state.holds.strangers.get_mut(&8).unwrap().seen = Duration::ZERO;
+    show(&mut state, &shown, visited());
+    assert_eq!(assignment(&state, 8), Some(Assignment::Held), "a pod waits, and this may be a virtual machine of its");
+    state.tell(Event::DeletePod(ObjectName::new("ns", "vm")));
     show(&mut state, &shown, visited());
     assert_eq!(assignment(&state, 8), untouched, "it has stayed");
     // a pod of a runtime that names its groups otherwise
