@@ -15,7 +15,7 @@ mod wire;
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
+use clap::{Parser, builder::RangedU64ValueParser};
 use e2e::{
     bed::is_root,
     lab::{Lab, Settings},
@@ -37,6 +37,9 @@ struct Arguments {
     /// Pods that are started at least; 0 leaves that part out.
     #[arg(long, default_value_t = 1000)]
     pods: usize,
+    /// Pods that are started side by side, of which one is under no policy.
+    #[arg(long, default_value_t = 20, value_parser = RangedU64ValueParser::<usize>::new().range(2..=30))]
+    at_a_time: usize,
     /// How often each change is made and taken back; 0 leaves that part out.
     #[arg(long, default_value_t = 100)]
     rounds: usize,
@@ -75,8 +78,9 @@ fn measure(lab: &Lab, arguments: &Arguments) -> Result<Vec<Row>> {
         rows.extend(changes::measure(lab, &api, arguments.rounds)?);
     }
     if arguments.pods > 0 {
+        let plan = births::Plan { pods: arguments.pods, at_a_time: arguments.at_a_time };
         let (account, held) = (agents.account()?, agents.held()?);
-        rows.extend(births::measure(lab, &api, &mut agents, arguments.pods)?);
+        rows.extend(births::measure(lab, &api, &mut agents, plan)?);
         rows.extend(agents::held_rows(held.as_ref(), agents.held()?.as_ref())?);
         rows.extend(agents.under_churn(&account)?);
     }

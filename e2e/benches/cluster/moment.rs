@@ -16,6 +16,11 @@ impl Moment {
         Self(time)
     }
 
+    /// This much earlier.
+    pub(crate) const fn before(self, time: Duration) -> Self {
+        Self(self.0.saturating_sub(time))
+    }
+
     /// The time since another moment; nothing, if this one is earlier.
     pub(crate) const fn since(self, other: Self) -> Duration {
         self.0.saturating_sub(other.0)

@@ -52,7 +52,7 @@ impl<'a> Stage<'a> {
 impl Drop for Stage<'_> {
     fn drop(&mut self) {
         // What is left goes with the cluster.
-        let _ = self.lab.kubectl(&["delete", "namespace", self.name, "--timeout=60s"]);
+        let _ = self.lab.kubectl(&["delete", "namespace", self.name, "--wait=false"]);
     }
 }
 
