@@ -102,9 +102,12 @@ impl Metrics {
             )?,
             held: add(
                 &registry,
-                histogram(
-                    "sluice_pod_held_seconds",
-                    "From the start of the first process in a pod's network namespace until the pod's policies hold there",
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "sluice_pod_held_seconds",
+                        "From the start of a pod's first process until the pod's policies hold",
+                    )
+                    .buckets(HELD.to_vec()),
                 )?,
             )?,
             pods: add(
@@ -188,6 +191,9 @@ impl Metrics {
         Ok(text)
     }
 }
+
+/// Seconds a pod is held. The kernel tells the start of a process in hundredths, so finer ones would tell nothing.
+const HELD: [f64; 14] = [0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// From 10 us, an incremental change, to 10 s, a full compilation on a small machine.
 fn histogram(name: &str, help: &str) -> Result<Histogram, prometheus::Error> {

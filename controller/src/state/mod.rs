@@ -55,7 +55,7 @@ const RECHECK: Duration = Duration::from_secs(10);
 /// How often that is while an interface is held or a pod has none.
 const RECHECK_WAITING: Duration = Duration::from_millis(500);
 /// How often that is while a pod's first process is about to come, of which nobody tells.
-const RECHECK_INHABITED: Duration = Duration::from_millis(20);
+const RECHECK_INHABITED: Duration = Duration::from_millis(10);
 /// How long writes to the kernel may keep what happens waiting.
 const SLICE: Duration = Duration::from_millis(5);
 
