@@ -23,12 +23,14 @@ fn the_nodes_own_connections_live_through_a_thousand_epochs() -> Result<()> {
         return Ok(());
     }
     let mut site = Site::start(Wiring::PointToPoint, &[])?;
-    let (isolated, a, b, other) = (site.pod("isolated")?, site.pod("a")?, site.pod("b")?, site.pod("other")?);
+    let (isolated, a, b) = (site.pod("isolated")?, site.pod("a")?, site.pod("b")?);
     let _server = Server::start(isolated.namespace(), "isolated", &[(Transport::Tcp, PORT)])?;
-    // Each number allows what the one before refused, and the other way round.
+    // Each number allows what the one before refused, and the other way round: at this pod, whose epoch it is that the
+    // connections must outlive, and on a port that nobody uses.
     let policies = |number: u64| {
         let source: &Pod = if number.is_multiple_of(2) { &a } else { &b };
-        let changing = Policy::ingress(&format!("p{number}"), &other, json!([{"from": [peer(source)]}]));
+        let rule = json!([{"from": [peer(source)], "ports": [{"port": PORT + 1}]}]);
+        let changing = Policy::ingress(&format!("p{number}"), &isolated, rule);
         [Policy::deny("nothing", &isolated), changing]
     };
     site.enforce(&policies(0))?;

@@ -207,13 +207,16 @@ impl<D: Datapath> Applier<D> {
     }
 
     /// All flows of these pods are judged again.
-    fn raise_epoch_of<'a>(&mut self, uids: impl IntoIterator<Item = &'a Arc<str>>) {
+    fn raise_epoch_of(&mut self, uids: &[Arc<str>]) {
         // one without an interface has no flows
-        let interfaces: Vec<u32> = uids.into_iter().filter_map(|uid| self.binder.interface_of(uid)).collect();
+        let interfaces: Vec<u32> = uids.iter().filter_map(|uid| self.binder.interface_of(uid)).collect();
         self.raise_epoch(&interfaces);
     }
 
     fn raise_epoch(&mut self, interfaces: &[u32]) {
+        if interfaces.is_empty() {
+            return;
+        }
         match self.datapath.raise_epoch(interfaces) {
             Ok(epoch) => self.epoch = epoch,
             Err(fault) => self.note(&fault, "raise the epoch"),
@@ -235,10 +238,8 @@ impl<D: Datapath> Applier<D> {
             for (_, pod) in before.iter().filter(|(index, _)| !after.contains_key(index)) {
                 tracing::info!("{pod} is no longer closed");
             }
-            if !closed.is_empty() {
-                // what is established is judged by what can't be told any more
-                self.raise_epoch(&closed);
-            }
+            // what is established is judged by what can't be told any more
+            self.raise_epoch(&closed);
         }
         self.plan_retry(now);
     }
