@@ -108,21 +108,30 @@ fn at(path: &Path, error: &io::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(container: &str) -> Record {
-        Record {
+impl Record {
+    /// What tests call the plugin for.
+    pub(crate) fn example(container_id: &str) -> Self {
+        Self {
             network: "net".into(),
-            container_id: container.into(),
-            container_interface: "eth0.5".into(),
+            container_id: container_id.into(),
+            container_interface: "eth0".into(),
             namespace: "shop".into(),
             name: "db".into(),
             uid: "u".into(),
             interface: "veth7".into(),
             ifindex: 7,
-            addresses: vec!["10.1.0.7".parse().unwrap()],
+            addresses: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(container: &str) -> Record {
+        let addresses = vec!["10.1.0.7".parse().unwrap()];
+        Record { container_interface: "eth0.5".into(), addresses, ..Record::example(container) }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use e2e::{
-    lab::{Lab, OUTSIDE_V4, OUTSIDE_V6, Pod},
+    lab::{BUSYBOX, Lab, OUTSIDE_V4, OUTSIDE_V6, Pod},
     report::Row,
 };
 use nix::{
@@ -33,7 +33,6 @@ use crate::{
     stage::{Stage, pod, policy, v4},
 };
 
-const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1";
 /// From one packet of a pod to a target to the next.
 const PERIOD: Duration = Duration::from_millis(5);
 /// As many packets of each pod are awaited.

@@ -3,11 +3,9 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
-use e2e::lab::{Lab, Pod};
+pub(crate) use e2e::lab::objects::policy;
+use e2e::lab::{Lab, PAUSE_ALSO, Pod, objects};
 use serde_json::{Value, json};
-
-/// An image that only waits: what sends and hears are threads of this process, in the pod's network.
-const WAITS: &str = "registry.k8s.io/pause:3.10";
 
 /// A namespace, deleted when dropped.
 pub(crate) struct Stage<'a> {
@@ -32,16 +30,13 @@ impl<'a> Stage<'a> {
 
     /// Creates objects in it.
     pub(crate) fn apply(&self, objects: &[Value]) -> Result<()> {
-        let mut objects = objects.to_vec();
-        for object in &mut objects {
-            object["metadata"]["namespace"] = json!(self.name);
-        }
-        self.lab.apply(&json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())
+        self.lab.cluster().apply_in(self.name, objects)
     }
 
-    /// Creates a pod that waits on a node, and waits until it is ready.
+    /// Creates a pod that only waits, on a node, and waits until it is ready: what sends and hears are threads of this
+    /// process, in its network.
     pub(crate) fn add(&self, name: &str, node: &str, labels: &Value) -> Result<Pod> {
-        self.apply(&[pod(name, node, labels, json!({"name": "waits", "image": WAITS}))])?;
+        self.apply(&[pod(name, node, labels, json!({"name": "waits", "image": PAUSE_ALSO}))])?;
         let ready = ["wait", "pod", name, "--namespace", self.name, "--for=condition=Ready", "--timeout=60s"];
         self.lab.kubectl(&ready).with_context(|| self.lab.cluster().sluice_log(20))?;
         let pods = self.lab.pods(self.name, "")?;
@@ -57,24 +52,10 @@ impl Drop for Stage<'_> {
 }
 
 /// A pod of one container. It is not gone from the API server before it is gone from its node.
-pub(crate) fn pod(name: &str, node: &str, labels: &Value, mut container: Value) -> Value {
-    container["imagePullPolicy"] = json!("Never");
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": labels},
-        "spec": {"nodeName": node, "terminationGracePeriodSeconds": 1, "containers": [container]},
-    })
-}
-
-/// A NetworkPolicy.
-pub(crate) fn policy(name: &str, spec: Value) -> Value {
-    json!({
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": name},
-        "spec": spec,
-    })
+pub(crate) fn pod(name: &str, node: &str, labels: &Value, container: Value) -> Value {
+    let mut pod = objects::pod(name, node, labels, container);
+    pod["spec"]["terminationGracePeriodSeconds"] = json!(1);
+    pod
 }
 
 /// The one of IPv4.

@@ -13,13 +13,13 @@ use oci_image::{Archive, Entry, Image, digest};
 use super::programs::{Programs, once, version};
 
 /// As the upstream suite of this Kubernetes names it (test/utils/image/manifest.go).
-pub(super) const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
+pub const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
 /// As the upstream suite of this Kubernetes names it.
-pub(super) const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1";
+pub const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1";
 /// The sandbox of every pod.
 pub(super) const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
 /// The same, as manifests name it that don't mind which one they get.
-const PAUSE_ALSO: &str = "registry.k8s.io/pause:3.10";
+pub const PAUSE_ALSO: &str = "registry.k8s.io/pause:3.10";
 
 /// A static busybox, as Debian's package busybox-static has it.
 const BUSYBOX_PROGRAMS: [&str; 2] = ["/usr/bin/busybox", "/bin/busybox"];

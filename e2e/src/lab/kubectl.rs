@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
 
 use super::{Machine, Programs};
 
@@ -75,6 +76,18 @@ impl Cluster {
         let mut kubectl = self.kubectl_command();
         kubectl.args(["apply", "--server-side", "--filename", "-"]);
         self.output(&mut kubectl, manifests).map(drop)
+    }
+
+    /// Creates or changes objects in a namespace.
+    ///
+    /// # Errors
+    /// With what the API server says.
+    pub fn apply_in(&self, namespace: &str, objects: &[Value]) -> Result<()> {
+        let mut objects = objects.to_vec();
+        for object in &mut objects {
+            object["metadata"]["namespace"] = json!(namespace);
+        }
+        self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())
     }
 
     /// Creates a namespace, and waits until it has what every pod needs: its ServiceAccount and the authority's

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use super::{Cluster, images::AGNHOST};
+use super::{Cluster, images::AGNHOST, objects};
 
 /// Longer than any engine takes to enforce.
 const LONG: Duration = Duration::from_secs(5);
@@ -31,8 +31,7 @@ impl Cluster {
 
     fn probe_denied(&self, namespace: &str) -> Result<()> {
         self.kubectl(&["annotate", "namespace", namespace, "sluice.dev/audit=true"])?;
-        let pods: Vec<_> = ["client", "server"].map(|name| pod(namespace, name)).into();
-        self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": pods}).to_string())?;
+        self.apply_in(namespace, &["client", "server"].map(pod))?;
         self.kubectl(&["wait", "pod", "--all", "--namespace", namespace, "--for=condition=Ready", "--timeout=120s"])?;
         let of = ["get", "pod", "server", "--namespace", namespace, "--output=jsonpath={.status.podIPs[*].ip}"];
         let addresses = self.kubectl(&of)?;
@@ -53,13 +52,7 @@ impl Cluster {
         for target in &targets {
             probe(target).context("pods of this cluster don't reach each other, with no policy at all")?;
         }
-        let deny = json!({
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "NetworkPolicy",
-            "metadata": {"name": "deny-all", "namespace": namespace},
-            "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
-        });
-        self.apply(&deny.to_string())?;
+        self.apply_in(namespace, &[objects::deny_all()])?;
         let end = Instant::now() + LONG;
         while Instant::now() < end {
             for target in &targets {
@@ -73,7 +66,7 @@ impl Cluster {
     }
 }
 
-fn pod(namespace: &str, name: &str) -> serde_json::Value {
+fn pod(name: &str) -> serde_json::Value {
     let server = json!({
         "name": "server",
         "image": AGNHOST,
@@ -84,7 +77,7 @@ fn pod(namespace: &str, name: &str) -> serde_json::Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": name},
         "spec": {"terminationGracePeriodSeconds": 0, "containers": [server]},
     })
 }

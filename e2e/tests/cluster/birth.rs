@@ -53,13 +53,7 @@ pub(crate) fn births(lab: &Lab, name: &str, free: usize, shut: usize) -> Result<
         }
         result
     })?;
-    for pod in lab.pods(scene.name(), "may=not")? {
-        for address in pod.addresses() {
-            let packets = heard.from(*address);
-            ensure!(packets == 0, "{packets} packets of {}, {address}, got through", pod.name());
-        }
-    }
-    Ok(())
+    heard.none_of(&lab.pods(scene.name(), "may=not")?)
 }
 
 /// A pod that gets the address of one which has just gone is judged as what it is, not as that one.
@@ -124,8 +118,19 @@ impl Heard {
         }
     }
 
+    /// None may have come from any address of these pods.
+    pub(crate) fn none_of(&self, pods: &[Pod]) -> Result<()> {
+        for pod in pods {
+            for address in pod.addresses() {
+                let packets = self.from(*address);
+                ensure!(packets == 0, "{packets} packets of {}, {address}, got through", pod.name());
+            }
+        }
+        Ok(())
+    }
+
     /// How many have come from an address.
-    pub(crate) fn from(&self, address: IpAddr) -> usize {
+    fn from(&self, address: IpAddr) -> usize {
         self.counts().get(&address).copied().unwrap_or(0)
     }
 

@@ -9,9 +9,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+pub(crate) use e2e::lab::{
+    AGNHOST, BUSYBOX,
+    objects::{deny_all, pod as with_container, policy},
+};
 use e2e::{
     bed::{Namespace, Outcome, Probe, Server, Transport, probe_all},
-    lab::{Lab, Pod},
+    lab::{Lab, PAUSE_ALSO, Pod},
 };
 use serde_json::{Value, json};
 
@@ -20,11 +24,6 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often kubectl is asked for something that is awaited.
 const POLL: Duration = Duration::from_millis(200);
-
-/// An image that only waits: servers and clients are this process' own threads in the pod's network.
-pub(crate) const WAITS: &str = "registry.k8s.io/pause:3.10";
-pub(crate) const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
-pub(crate) const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1";
 
 /// A namespace, deleted when dropped.
 pub(crate) struct Scene<'a> {
@@ -50,11 +49,7 @@ impl<'a> Scene<'a> {
 
     /// Creates or changes objects in the namespace.
     pub(crate) fn apply(&self, objects: &[Value]) -> Result<()> {
-        let mut objects = objects.to_vec();
-        for object in &mut objects {
-            object["metadata"]["namespace"] = json!(self.name);
-        }
-        self.lab.apply(&json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())
+        self.lab.cluster().apply_in(&self.name, objects)
     }
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
@@ -196,35 +191,9 @@ fn wrong(probes: &[Probe<'_>]) -> Result<String> {
     Ok(text)
 }
 
-/// A pod that waits, on a node.
+/// A pod that only waits, on a node: servers and clients are this process' own threads in its network.
 pub(crate) fn pod(name: &str, node: &str, labels: &Value) -> Value {
-    with_container(name, node, labels, json!({"name": "waits", "image": WAITS}))
-}
-
-/// A pod of one container.
-pub(crate) fn with_container(name: &str, node: &str, labels: &Value, mut container: Value) -> Value {
-    container["imagePullPolicy"] = json!("Never");
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": labels},
-        "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [container]},
-    })
-}
-
-/// A NetworkPolicy.
-pub(crate) fn policy(name: &str, spec: Value) -> Value {
-    json!({
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": name},
-        "spec": spec,
-    })
-}
-
-/// Denies everything to every pod of the namespace.
-pub(crate) fn deny_all() -> Value {
-    policy("deny-all", json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}))
+    with_container(name, node, labels, json!({"name": "waits", "image": PAUSE_ALSO}))
 }
 
 /// A Service of the pods with these labels, of both families.

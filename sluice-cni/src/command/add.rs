@@ -152,23 +152,9 @@ fn late(record: &Record, settings: &Settings, reason: &str) -> Result<(), Failur
 mod tests {
     use super::*;
 
-    fn record() -> Record {
-        Record {
-            network: "net".into(),
-            container_id: "c".into(),
-            container_interface: "eth0".into(),
-            namespace: "shop".into(),
-            name: "db".into(),
-            uid: "u".into(),
-            interface: "veth7".into(),
-            ifindex: 7,
-            addresses: Vec::new(),
-        }
-    }
-
     #[test]
     fn only_what_is_enforced_or_none_of_ours_may_start() {
-        let of = |state: &str| verdict(&Standing { state: state.into(), reason: "why".into() }, &record());
+        let of = |state: &str| verdict(&Standing { state: state.into(), reason: "why".into() }, &Record::example("c"));
         assert_eq!((of("enforced"), of("untouched")), (Verdict::Done, Verdict::Done));
         for state in ["held", "closed", "levitating"] {
             assert_eq!(of(state), Verdict::Late(format!("the pod is {state}: why")));
@@ -184,9 +170,9 @@ mod tests {
     #[test]
     fn a_pod_that_is_not_held_does_not_start() {
         let settings = Settings { pin_dir: "/nowhere/sluice".into(), timeout: PAUSE, ..Settings::default() };
-        let failure = late(&record(), &settings, "why").unwrap_err();
+        let failure = late(&Record::example("c"), &settings, "why").unwrap_err();
         assert_eq!((failure.code, &*failure.details), (TRY_AGAIN, "why"));
         let settings = Settings { on_agent_down: OnAgentDown::Hold, ..settings };
-        assert!(late(&record(), &settings, "why").unwrap_err().details.starts_with("nor can it be held: "));
+        assert!(late(&Record::example("c"), &settings, "why").unwrap_err().details.starts_with("nor can it be held: "));
     }
 }

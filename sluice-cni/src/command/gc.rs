@@ -37,18 +37,7 @@ mod tests {
         let socket = folder.path().join("agent.sock");
         let records = Records::beside(&socket);
         for (network, container_id) in [("net", "stays"), ("net", "goes"), ("other", "anothers")] {
-            let record = Record {
-                network: network.into(),
-                container_id: container_id.into(),
-                container_interface: "eth0".into(),
-                namespace: "shop".into(),
-                name: "db".into(),
-                uid: "u".into(),
-                interface: "veth7".into(),
-                ifindex: 7,
-                addresses: Vec::new(),
-            };
-            records.put(&record).unwrap();
+            records.put(&Record { network: network.into(), ..Record::example(container_id) }).unwrap();
         }
         let text = format!(
             r#"{{"cniVersion": "1.1.0", "name": "net", "socket": "{}", "pinDir": "{}", "cni.dev/valid-attachments":
