@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::units::{self, Between, Unit, between};
 use crate::{
-    Failure, Outcome, Status, end,
+    Outcome, Status, end,
     format::{self, Answer, Table},
     port::summary,
     source::{self, State, plural},
@@ -68,15 +68,7 @@ struct Change {
 
 /// Answers: 0 no difference, 1 some.
 pub(crate) fn run(args: &Args) -> Outcome {
-    let read = |name: &String| {
-        let args = source::Args {
-            files: vec![name.clone()],
-            with: Vec::new(),
-            without: Vec::new(),
-            namespace: "default".to_owned(),
-        };
-        source::read(&args).map_err(Failure::wrong_use)
-    };
+    let read = |name: &String| source::read(&source::Args::of_file(name));
     let (old, new) = (read(&args.old)?, read(&args.new)?);
     let clusters = [old.cluster(), new.cluster()];
     let outside = end::world(&clusters);

@@ -38,8 +38,8 @@ struct Merged {
 
 /// Answers.
 pub(crate) fn run(args: &Args) -> Outcome {
-    let asked = end::source(&args.pod, &args.state.namespace).map_err(Failure::wrong_use)?;
-    let mut state = source::read(&args.state).map_err(Failure::wrong_use)?;
+    let asked = end::source(&args.pod, &args.state.namespace()?).map_err(Failure::wrong_use)?;
+    let mut state = source::read(&args.state)?;
     let ends = Ends::find(&asked, &mut state, false).map_err(Failure::no_answer)?;
     let pods: Vec<_> = ends.members.iter().filter_map(|member| member.pod_of(state.cluster())).collect();
     let Some(pod) = pods.first().filter(|pod| !pod.host_network) else {

@@ -6,7 +6,7 @@ use policy_compiler::diagnostic::{Place, Severity};
 use serde_json::json;
 
 use crate::{
-    Failure, Outcome, Status,
+    Outcome, Status,
     format::{self, Answer, Output, Table},
     source::{self, State, plural},
 };
@@ -79,7 +79,7 @@ struct Finding {
 
 /// Answers: 0 nothing found, 1 something.
 pub(crate) fn run(args: &Args) -> Outcome {
-    let state = source::gather(&args.state).map_err(Failure::wrong_use)?;
+    let state = source::gather(&args.state)?;
     let mut findings = of_files(&state);
     findings.extend(rules::findings(&state));
     let is = |list: &[String], code: &str| list.iter().any(|asked| asked.eq_ignore_ascii_case(code) || asked == "all");

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::units::{self, between};
 use crate::{
-    Failure, Outcome, Status,
+    Outcome, Status,
     format::{self, Answer, Table},
     port::summary,
     source,
@@ -25,7 +25,7 @@ pub(crate) struct Args {
 
 /// Answers.
 pub(crate) fn run(args: &Args) -> Outcome {
-    let state = source::read(&args.state).map_err(Failure::wrong_use)?;
+    let state = source::read(&args.state)?;
     let reach = Reach::new(state.cluster());
     let probes: Vec<_> = port_ranges(state.cluster()).into_iter().map(Some).chain([None]).collect();
     let pods = units::pods(&state, &reach);

@@ -52,7 +52,7 @@ struct Participant {
 pub(crate) fn run(args: &Args) -> Outcome {
     let mut ports = args.ports.iter().map(|text| port(text)).collect::<Result<Vec<_>, _>>()?;
     let addresses = args.ip.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
-    let state = source::read(&args.state).map_err(Failure::wrong_use)?;
+    let state = source::read(&args.state)?;
     if ports.is_empty() {
         ports = ports_in_use(state.cluster());
     }

@@ -31,9 +31,10 @@ pub(crate) struct Question {
 impl Question {
     /// Reads ends and state.
     pub(crate) fn ask(source: &str, destination: &str, state: &source::Args) -> Result<Self, Failure> {
-        let asked_source = end::source(source, &state.namespace).map_err(Failure::wrong_use)?;
-        let (asked_destination, port) = end::destination(destination, &state.namespace).map_err(Failure::wrong_use)?;
-        let mut state = source::read(state).map_err(Failure::wrong_use)?;
+        let namespace = state.namespace()?;
+        let asked_source = end::source(source, &namespace).map_err(Failure::wrong_use)?;
+        let (asked_destination, port) = end::destination(destination, &namespace).map_err(Failure::wrong_use)?;
+        let mut state = source::read(state)?;
         let source = Ends::find(&asked_source, &mut state, false).map_err(Failure::no_answer)?;
         let destination = Ends::find(&asked_destination, &mut state, true).map_err(Failure::no_answer)?;
         Ok(Self { state, source, destination, wanted: port.unwrap_or(Wanted::Any) })

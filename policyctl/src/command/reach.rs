@@ -38,8 +38,8 @@ pub(crate) struct WhoArgs {
 
 /// Answers `reach`.
 pub(crate) fn reach(args: &ReachArgs) -> Outcome {
-    let asked = end::source(&args.source, &args.state.namespace).map_err(Failure::wrong_use)?;
-    let mut state = source::read(&args.state).map_err(Failure::wrong_use)?;
+    let asked = end::source(&args.source, &args.state.namespace()?).map_err(Failure::wrong_use)?;
+    let mut state = source::read(&args.state)?;
     let ends = Ends::find(&asked, &mut state, false).map_err(Failure::no_answer)?;
     let probes: Vec<_> = port_ranges(state.cluster()).into_iter().map(Some).chain([None]).collect();
     let found = Found { state: &state, ends: &ends, probes: &probes, outgoing: true };
@@ -48,8 +48,8 @@ pub(crate) fn reach(args: &ReachArgs) -> Outcome {
 
 /// Answers `who`.
 pub(crate) fn who(args: &WhoArgs) -> Outcome {
-    let (asked, port) = end::destination(&args.destination, &args.state.namespace).map_err(Failure::wrong_use)?;
-    let mut state = source::read(&args.state).map_err(Failure::wrong_use)?;
+    let (asked, port) = end::destination(&args.destination, &args.state.namespace()?).map_err(Failure::wrong_use)?;
+    let mut state = source::read(&args.state)?;
     // the pods behind a Service, since clients of every node are asked about
     let ends = Ends::find(&asked, &mut state, true).map_err(Failure::no_answer)?;
     let ranges = port_ranges(state.cluster());

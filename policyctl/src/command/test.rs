@@ -74,13 +74,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
     for name in &args.tests {
         files.push((name, read(name).map_err(Failure::wrong_use)?));
     }
-    let mut state = source::read(&args.state).map_err(Failure::wrong_use)?;
+    let namespace = args.state.namespace()?;
+    let mut state = source::read(&args.state)?;
     let mut assertions = Vec::new();
     for (name, file) in files {
         for (allow, list) in [(true, file.allow), (false, file.deny)] {
             for text in list {
                 let place = format!("{name}:{}", text.referenced.line());
-                let ends = find(&text.value, &mut state, &args.state.namespace).map_err(|error| format!("{error:#}"));
+                let ends = find(&text.value, &mut state, &namespace).map_err(|error| format!("{error:#}"));
                 assertions.push(Assertion { place, allow, text: text.value, ends });
             }
         }
