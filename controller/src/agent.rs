@@ -4,7 +4,7 @@
 use std::{fs, ops::ControlFlow, sync::Arc, thread, time::Duration};
 
 use anyhow::Context as _;
-use enforcer::{Clock, Enforcer, Events, Options, veth::Watcher};
+use enforcer::{Clock, Enforcer, Events, Options, Reader, veth::Watcher};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -16,7 +16,7 @@ use crate::{
     cli::{CleanupArgs, Established, RunArgs, SourceCheck},
     cni,
     engines::{self, Engines},
-    http::{self, Shared},
+    http::{self, Identity, Loaded, Shared},
     links::{self, Lister},
     metrics::Metrics,
     notice, readable,
@@ -98,9 +98,12 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         let notices = notice::publish(args.kubeconfig.clone(), node.clone(), requests_in.clone());
         tasks.cut.spawn(named("notices", notices));
     }
+    let identity = Identity { node: node.clone(), endpoints: settings.endpoints };
+    let loaded = loaded(enforcer.reader());
     let state = spawn_state(settings, enforcer, lister, inputs, outputs)?;
     tasks.finish.spawn(named("state", async move { state.await.context("the thread 'state' panicked")? }));
-    let shared = Shared { metrics, journal, health, requests: requests_in, stopping: stopping.clone() };
+    let shared =
+        Shared { metrics, journal, health, requests: requests_in, identity, loaded, stopping: stopping.clone() };
     let public = axum::serve(public, http::public(shared.clone()));
     let private = axum::serve(private, http::private(shared));
     let public = public.with_graceful_shutdown(stopped(stopping.clone()));
@@ -159,6 +162,11 @@ fn open(args: &RunArgs) -> anyhow::Result<Enforcer> {
     (options.sizes.flows, options.sizes.openings) = (args.flows, args.openings);
     options.settings.node_interfaces = u32::from(!args.node_interface.is_empty());
     Ok(Enforcer::open(&options)?)
+}
+
+/// What the kernel holds, read beside the state.
+fn loaded(reader: Reader) -> Loaded {
+    Loaded(Arc::new(move || reader.contents().map_err(|error| state::Fault::new(&error).to_string())))
 }
 
 /// The state has a thread of its own, so that a long compilation keeps nobody from being answered.

@@ -2,6 +2,7 @@
 //! [`private`] for the unix socket (state and events, and what the CNI plugin asks).
 
 mod cni;
+mod export;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -20,6 +21,7 @@ use tokio::{
     time::timeout,
 };
 
+pub use self::export::{Identity, Loaded};
 use crate::{
     metrics::Metrics,
     report::{Journal, Record},
@@ -43,6 +45,10 @@ pub struct Shared {
     pub health: watch::Receiver<Health>,
     /// To the task that owns the state.
     pub requests: mpsc::Sender<Request>,
+    /// Whose state it is.
+    pub identity: Identity,
+    /// What is loaded in the kernel.
+    pub loaded: Loaded,
     /// Becomes true when the agent drains.
     pub stopping: watch::Receiver<bool>,
 }
@@ -56,11 +62,13 @@ pub fn public(shared: Shared) -> Router {
         .with_state(shared)
 }
 
-/// `/state`, `/events`, `/v1/cni`, and what [`public`] has.
+/// `/state`, `/events`, `/v1/objects`, `/v1/tables`, `/v1/cni`, and what [`public`] has.
 pub fn private(shared: Shared) -> Router {
     Router::new()
         .route("/state", get(state))
         .route("/events", get(events))
+        .route("/v1/objects", get(export::objects))
+        .route("/v1/tables", get(export::tables))
         .route("/v1/cni", get(cni::ready).put(cni::call).delete(cni::hang_up))
         .with_state(shared.clone())
         .merge(public(shared))

@@ -53,3 +53,17 @@ impl From<Address> for core::net::IpAddr {
         core::net::Ipv6Addr::from(address.0).to_canonical()
     }
 }
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Address {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        core::net::IpAddr::from(*self).serialize(serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Address {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        core::net::IpAddr::deserialize(deserializer).map(Self::from)
+    }
+}

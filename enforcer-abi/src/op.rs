@@ -7,6 +7,7 @@ use crate::{
 
 /// One write to one map. Values carry their own keys. Each is atomic for a reader in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Op {
     /// `PEERS`
     PutPeer(PeerValue),

@@ -33,6 +33,7 @@ impl PodFlags {
 /// Value of `PODS`, whose key is an interface index (`u32`). An interface that runs the program without an entry is
 /// treated as held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct PodEntry {
     /// The entry's own key.
@@ -57,6 +58,7 @@ pub struct PodEntry {
     /// [`crate::Openness`] of the egress table for peers that have no row in it.
     pub egress_everybody: u8,
     /// Zero.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub reserved: [u8; 2],
 }
 

@@ -20,6 +20,7 @@ pub const CHUNK_BITS: u32 = 128;
 /// What is open to everybody without a look at the rows: a bit set for a peer class (or, in a [`crate::PodEntry`], for
 /// peers of class [`EVERYBODY`] and of classes that have no row in the table).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(transparent)]
 pub struct Openness(pub u8);
 
@@ -66,6 +67,7 @@ impl PeerFlags {
 
 /// Value of `PEERS`, whose key is an [`Address`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct PeerValue {
     /// The entry's own key: the kernel reuses elements of a hash at once, under readers.
@@ -75,12 +77,14 @@ pub struct PeerValue {
     /// Bits of [`PeerFlags`].
     pub flags: u32,
     /// Zero.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub reserved: u32,
 }
 
 /// Key of `BLOCKS`, an LPM trie with values of type [`ClassId`]: the class of addresses that have no entry in `PEERS`.
 /// The trie has an entry for the root of each family wherever a prefix of the other could cover it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct BlockKey {
     /// In bits, the 96 of the mapping included for IPv4.
@@ -91,6 +95,7 @@ pub struct BlockKey {
 
 /// Key of `PORTS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct PortKey {
     /// The table.
@@ -100,12 +105,14 @@ pub struct PortKey {
     /// The IP protocol: TCP, UDP or SCTP.
     pub protocol: u8,
     /// Zero.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub reserved: [u8; 5],
 }
 
 /// Key of `PORT_RANGES`, an LPM trie with values of type [`PortValue`] (whose `key.port` is the prefix's first port),
 /// consulted when `PORTS` has no answer and the pod's flags say that its table has ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct PortRangeKey {
     /// In bits: [`Self::FIXED_BITS`] and 0 to 16 of the port.
@@ -115,6 +122,7 @@ pub struct PortRangeKey {
     /// The IP protocol: TCP, UDP or SCTP.
     pub protocol: u8,
     /// Zero.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub reserved: u8,
     /// Network byte order, zero past the prefix.
     pub port: [u8; 2],
@@ -139,6 +147,7 @@ impl PortRangeKey {
 
 /// Value of `PORTS` and `PORT_RANGES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct PortValue {
     /// The entry's own key.
@@ -151,6 +160,7 @@ pub struct PortValue {
 
 /// Key of `ROWS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct RowKey {
     /// The table.
@@ -160,12 +170,14 @@ pub struct RowKey {
     /// The port class divided by [`CHUNK_BITS`].
     pub chunk: u32,
     /// Zero.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub reserved: u32,
 }
 
 /// Value of `ROWS`: what one peer class may reach through one table. A row holds what is open to everybody, too. If a
 /// table has a row for a class, it has the rows of all its chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct RowValue {
     /// The entry's own key.
@@ -175,11 +187,13 @@ pub struct RowValue {
     /// [`Openness`] of the class, in every chunk.
     pub open: u8,
     /// Zero.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub reserved: [u8; 7],
 }
 
 /// Key of `FRONT_ENDS`: a Service's front end as the pods of one egress table see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct FrontEndKey {
     /// The egress table.
@@ -191,6 +205,7 @@ pub struct FrontEndKey {
     /// The IP protocol: TCP, UDP or SCTP.
     pub protocol: u8,
     /// Zero.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub reserved: [u8; 5],
 }
 
@@ -208,6 +223,7 @@ pub enum FrontEndState {
 
 /// Value of `FRONT_ENDS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct FrontEndValue {
     /// The entry's own key.
@@ -215,6 +231,7 @@ pub struct FrontEndValue {
     /// A [`FrontEndState`].
     pub state: u32,
     /// Zero.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub reserved: u32,
 }
 

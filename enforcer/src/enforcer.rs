@@ -13,6 +13,7 @@ use crate::{
     netlink::Netlink,
     object::Programs,
     pins::Pins,
+    reader::Reader,
     slots::Slots,
     survey::Survey,
     sys::{GracePeriod, Map, PerCpuMap},
@@ -223,6 +224,12 @@ impl Enforcer {
     #[must_use]
     pub fn survey(&self) -> Survey {
         Survey::new(Arc::clone(&self.pins))
+    }
+
+    /// Reads the tables; may be taken to another thread. As long as it lives, the pins are locked.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.pins))
     }
 
     /// Opens the ring buffer of events. There can be one reader: a second one takes events away from the first.

@@ -53,7 +53,7 @@ pub enum PodUpdate {
 }
 
 /// What the kernel has to know of a pod of this node; the interface is the caller's knowledge.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PodTables {
     /// `metadata.uid`
     pub uid: Arc<str>,
@@ -72,7 +72,7 @@ pub struct PodTables {
 }
 
 /// A pod's table for one direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct TableUse {
     /// The table.
     pub id: TableId,

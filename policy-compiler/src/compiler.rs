@@ -7,6 +7,7 @@ mod classify;
 mod difference;
 mod intake;
 mod local;
+mod objects;
 mod output;
 mod policies;
 mod resolve;
@@ -30,6 +31,9 @@ use crate::{
     model::{Event, NamedPort, Node},
     plan::{PeerChange, steps},
 };
+
+pub use objects::Cursor;
+pub use output::TableCursor;
 
 use local::{LocalKind, LocalPod};
 use policies::{ActivePolicy, Policies, PolicyId};

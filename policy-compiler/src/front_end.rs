@@ -3,7 +3,7 @@
 
 mod targets;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use enforcer_abi::{Address, ClassId, FrontEndKey, FrontEndState, FrontEndValue, TableId};
 use roaring::RoaringBitmap;
@@ -15,7 +15,7 @@ use targets::Targets;
 use crate::{
     class::addresses::{AddressId, Addresses},
     index::slab::Slab,
-    model::{EndpointPort, EndpointSlice, ObjectName, Protocol, Service},
+    model::{Endpoint, EndpointPort, EndpointSlice, ObjectName, Protocol, Service},
 };
 
 pub(crate) type ServiceId = u32;
@@ -233,6 +233,36 @@ impl Services {
         self.entries[slice.service].slices.retain(|other| *other != id);
         self.stale.insert(slice.service);
         self.forget_if_unused(slice.service);
+    }
+
+    /// The Services from an id on.
+    pub(crate) fn known_services(&self, from: ServiceId) -> impl Iterator<Item = (u32, &Service)> {
+        self.entries.from(from).filter_map(|(id, entry)| Some((id, entry.service.as_ref()?)))
+    }
+
+    /// The slices from an id on. `seat` says of a back end's address what it is, which node the pod is on that has it,
+    /// and which is this node.
+    pub(crate) fn known_slices<'a>(
+        &'a self,
+        from: SliceId,
+        seat: impl Fn(AddressId) -> (IpAddr, Option<Arc<str>>, &'a Arc<str>) + 'a,
+    ) -> impl Iterator<Item = (u32, EndpointSlice)> + 'a {
+        self.slices.from(from).map(move |(id, slice)| {
+            let endpoint = |end: &BackEnd| {
+                let (address, node, here) = seat(end.address);
+                let node = if end.is_on_this_node { Some(here.clone()) } else { node.filter(|node| node != here) };
+                Endpoint {
+                    addresses: vec![address],
+                    ready: end.is_ready,
+                    serving: end.is_ready || end.is_fallback,
+                    terminating: end.is_fallback,
+                    node,
+                }
+            };
+            let endpoints = slice.ends.iter().map(endpoint).collect();
+            let (name, ports) = (slice.slice.clone(), slice.ports.to_vec());
+            (id, EndpointSlice { name, service: self.entries[slice.service].name.name.clone(), ports, endpoints })
+        })
     }
 
     /// The class of a back end in these slices has changed.

@@ -19,6 +19,7 @@ pub mod files;
 mod front_end;
 pub mod generate;
 mod index;
+pub mod manifest;
 pub mod model;
 pub mod plan;
 mod port;
@@ -29,7 +30,7 @@ pub mod walk;
 
 pub use change::{Changes, PodTables, PodUpdate, Report, Step, TableUse};
 pub use cluster::Cluster;
-pub use compiler::{Compiler, Options};
+pub use compiler::{Compiler, Cursor, Options, TableCursor};
 pub use contents::Contents;
 pub use model::Event;
 pub use plan::plan;

@@ -2,15 +2,25 @@
 
 use std::net::SocketAddr;
 
-use enforcer_abi::{Address, Direction, Event, EventKind, Reason};
+use enforcer_abi::{Address, BlockKey, Direction, Event as PacketEvent, EventKind, Reason};
 use jiff::Timestamp;
+use policy_compiler::{Cluster, Compiler, Event, Options, files, model::Node};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
 
 use super::*;
-use crate::{cni::Standing, report::Names};
+use crate::{
+    cni::Standing,
+    report::Names,
+    state::{Moment, Page},
+};
+
+const BLOCK: BlockKey = BlockKey { prefix_len: 128, address: Address::from_v4([10, 0, 0, 1]) };
+
+const DENY: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny, namespace: shop}, \
+                    spec: {podSelector: {}}}";
 
 /// A server, and what stands behind it.
 struct Server {
@@ -26,8 +36,21 @@ async fn serve(router: fn(Shared) -> Router, dead: bool) -> Server {
     let (stop, stopping) = watch::channel(false);
     let (requests, mut asked) = mpsc::channel(4);
     let journal = Arc::new(Journal::default());
-    let shared = Shared { metrics: Metrics::new().unwrap(), journal, health: health_seen, requests, stopping };
+    let shared = Shared {
+        metrics: Metrics::new().unwrap(),
+        journal,
+        health: health_seen,
+        requests,
+        identity: Identity { node: "n1".into(), endpoints: false },
+        loaded: Loaded(Arc::new(|| Ok(enforcer::Contents { blocks: vec![(BLOCK, 7)], ..Default::default() }))),
+        stopping,
+    };
     let drops = shared.metrics.drops.clone();
+    let mut compiler = Compiler::new(Options::new("n1"));
+    let nodes = ["n1", "n2"].map(|name| Event::PutNode(Node { name: name.into(), addresses: Vec::new() }));
+    let policy = files::parse("p.yaml", DENY.as_bytes());
+    let policy = files::assemble([&policy]).cluster.events_since(&Cluster::default());
+    compiler.apply_all(nodes.into_iter().chain(policy));
     tokio::spawn(async move {
         if dead {
             return;
@@ -44,6 +67,17 @@ async fn serve(router: fn(Shared) -> Router, dead: bool) -> Server {
                     answer.send(Box::new(view)).unwrap();
                 }
                 Request::Notices(answer) => answer.send(Vec::new()).unwrap(),
+                Request::Moment(answer) => answer.send(Moment { generation: 3, settled: true }).unwrap(),
+                Request::Objects(from, answer) => {
+                    let (items, next) = compiler.objects(from, 1);
+                    let moment = Moment { generation: 4, settled: true };
+                    assert!(answer.send(Page { items, next, moment }).is_ok());
+                }
+                Request::Pods(answer) => answer.send((Moment::default(), Vec::new())).unwrap(),
+                Request::Tables(from, answer) => {
+                    let (items, next) = compiler.writes(from, 1);
+                    assert!(answer.send(Page { items, next, moment: Moment::default() }).is_ok());
+                }
                 Request::Call(call, patience, answer) => {
                     let reason = format!("{} waits for {patience:?}", call.pod());
                     answer.send(Standing::Held { reason }).unwrap();
@@ -86,7 +120,7 @@ impl Server {
     }
 
     fn record(&self) {
-        let event = Event {
+        let event = PacketEvent {
             time: 0,
             table: 0,
             class: 0,
@@ -217,4 +251,35 @@ async fn the_cni_plugin_asks() {
     assert_eq!(server.get("/v1/cni").await, (200, r#"{"limited":["shop/db"]}"#.into()));
     assert_eq!(serve(public, false).await.get("/v1/cni").await.0, 404, "not over the network");
     assert_eq!(serve(private, true).await.get("/v1/cni").await.0, 503);
+}
+
+#[tokio::test]
+async fn what_is_enforced_is_told_in_lines() {
+    let server = serve(private, false).await;
+    let (status, body) = server.get("/v1/objects").await;
+    assert_eq!(status, 200);
+    let lines: Vec<serde_json::Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["agent"]["node"], "n1");
+    assert_eq!(lines[0]["agent"]["moment"]["generation"], 3);
+    let kinds: Vec<_> = lines.iter().filter_map(|line| line["kind"].as_str()).collect();
+    assert_eq!(kinds, ["Node", "Node", "Namespace", "NetworkPolicy"]);
+    // it was another state when it ended
+    assert_eq!(lines.last().unwrap(), &serde_json::json!({"end": {"moment": {"generation": 4, "settled": true}}}));
+
+    let (status, body) = server.get("/v1/tables?of=loaded").await;
+    let lines: Vec<&str> = body.lines().skip(1).collect();
+    assert_eq!((status, lines[0]), (200, r#"{"put":{"PutBlock":[{"prefix_len":128,"address":"10.0.0.1"},7]}}"#));
+    let (status, body) = server.get("/v1/tables?of=compiled").await;
+    assert_eq!((status, body.lines().count()), (200, 2), "{body}");
+    assert_eq!(server.get("/v1/tables?of=both").await.0, 400);
+}
+
+#[tokio::test]
+async fn before_there_is_a_state_nothing_is_told() {
+    let server = serve(private, true).await;
+    for path in ["/v1/objects", "/v1/tables?of=compiled", "/v1/tables?of=loaded"] {
+        let (status, body) = server.get(path).await;
+        assert_eq!(status, 503);
+        assert!(body.starts_with("the agent's state does not answer"), "{body}");
+    }
 }

@@ -7,6 +7,7 @@ mod applier;
 mod calls;
 mod datapath;
 mod entry;
+mod exports;
 mod failures;
 mod frees;
 mod held;
@@ -28,14 +29,15 @@ use std::{
 };
 
 use enforcer::Upkeep;
-use enforcer_abi::{Address, Counters};
-use policy_compiler::{Compiler, Event, model::ObjectName};
+use enforcer_abi::{Address, Counters, Op};
+use policy_compiler::{Compiler, Cursor, Event, TableCursor, model::ObjectName};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{applier::Applier, calls::Calls, held::Holds, reports::Reports};
 pub use self::{
     datapath::{Attachment, Datapath, Fault, Fill, Unsent},
+    exports::{CompiledPod, Moment, Page},
     names::Directory,
     start::{Settings, start},
     view::{Condition, DirectionView, Health, InterfaceView, MapView, PodView, View},
@@ -70,6 +72,14 @@ pub enum Request {
     View(oneshot::Sender<Box<View>>),
     /// What an administrator must know.
     Notices(oneshot::Sender<Vec<Notice>>),
+    /// Which state it is.
+    Moment(oneshot::Sender<Moment>),
+    /// Some of its objects.
+    Objects(Cursor, oneshot::Sender<Page<Event, Cursor>>),
+    /// This node's pods.
+    Pods(oneshot::Sender<(Moment, Vec<CompiledPod>)>),
+    /// Some of the tables that it has compiled.
+    Tables(TableCursor, oneshot::Sender<Page<Op, TableCursor>>),
     /// The CNI plugin has an interface for a pod; the answer comes when its tables are in force, or after that time.
     Call(Call, Duration, oneshot::Sender<Standing>),
     /// The interfaces of the sandbox with this id are about to go.
@@ -130,6 +140,8 @@ pub struct State<D> {
     /// What the kernel was last told of the node.
     node_told: Option<(Vec<Address>, Vec<u32>)>,
     problems: Arc<[Problem]>,
+    /// See [`Moment::generation`].
+    generation: u64,
     reports: Reports,
     counted: FxHashMap<u32, (ObjectName, Counters)>,
     unsent: Unsent,
@@ -200,6 +212,7 @@ impl<D: Datapath> State<D> {
     fn tell_bound(&mut self) -> bool {
         let changes = self.compiler.set_bound(self.applier.binder.bound().map(|uid| &**uid));
         let changed = !changes.is_empty();
+        self.generation += u64::from(changed);
         self.applier.enqueue(changes.steps, None);
         self.reports.note(changes.reports);
         changed
@@ -262,6 +275,7 @@ impl<D: Datapath> State<D> {
             self.compiler.apply_all(events)
         };
         self.note_isolating();
+        self.generation += 1;
         self.applier.enqueue(changes.steps, Some(seen));
         self.reports.note(changes.reports);
         // of a pod whose processes have come before it was told of
@@ -353,6 +367,10 @@ impl<D: Datapath> State<D> {
             }
             Request::View(answer) => _ = answer.send(Box::new(self.view())),
             Request::Notices(answer) => _ = answer.send(self.notices()),
+            Request::Moment(answer) => _ = answer.send(self.moment()),
+            Request::Objects(from, answer) => _ = answer.send(self.objects(from)),
+            Request::Pods(answer) => _ = answer.send((self.moment(), self.compiled_pods())),
+            Request::Tables(from, answer) => _ = answer.send(self.writes(from)),
             Request::Call(call, patience, answer) => self.call(call, patience, answer),
             Request::HangUp(container_id, answer) => {
                 self.hang_up(&container_id);

@@ -91,6 +91,7 @@ pub async fn start(
         link_names: BTreeMap::new(),
         node_told: None,
         problems: first.problems,
+        generation: 0,
         reports: Reports::default(),
         counted: FxHashMap::default(),
         unsent: Unsent::default(),
@@ -220,6 +221,8 @@ async fn first_update(
                     Request::Ping(answer) | Request::Counters(answer) => _ = answer.send(()),
                     Request::View(answer) => _ = answer.send(Box::new(seen())),
                     Request::Notices(answer) => _ = answer.send(Vec::new()),
+                    // nothing is known yet, and who asks is told so by not being answered
+                    Request::Moment(_) | Request::Objects(..) | Request::Pods(_) | Request::Tables(..) => {}
                     request @ (Request::Call(..) | Request::HangUp(..)) => {
                         // a runtime asks again and again while the source is away
                         pending.retain(|request| !matches!(request, Request::Call(.., answer) if answer.is_closed()));

@@ -279,6 +279,7 @@ fn state(mut applier: Applier<Fake>, mut node: impl Looks + 'static) -> State<Fa
         link_names: BTreeMap::new(),
         node_told: None,
         problems: Arc::new([]),
+        generation: 0,
         reports: Reports::default(),
         counted: rustc_hash::FxHashMap::default(),
         unsent: Unsent::default(),

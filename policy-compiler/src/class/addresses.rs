@@ -172,8 +172,9 @@ impl Addresses {
         &mut self.entries[id]
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &AddressEntry> {
-        self.ids.values().map(|id| &self.entries[*id])
+    /// Those from an address on, in order.
+    pub(crate) fn from(&self, first: Address) -> impl Iterator<Item = &AddressEntry> {
+        self.ids.range(first..).map(|(_, id)| &self.entries[*id])
     }
 
     /// What was touched since the last call.

@@ -59,6 +59,9 @@ impl Compiler {
                 self.population.insert_pod(&pod.name, uid_hash)
             }
         };
+        if self.population.pods[id].node != pod.node {
+            self.population.pods[id].node = pod.node.clone();
+        }
         let mut ports: SmallVec<[NamedPort; 4]> = pod.ports.iter().cloned().collect();
         ports.sort_unstable();
         ports.dedup();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use enforcer_abi::{
-    Address, ClassId, FrontEndKey, FrontEndValue, PeerValue, PortKey, PortValue, RowKey, RowValue, TableId,
+    Address, ClassId, FrontEndKey, FrontEndValue, Op, PeerValue, PortKey, PortValue, RowKey, RowValue, TableId,
 };
 
 use super::Compiler;
@@ -12,6 +12,7 @@ use crate::{
     contents::Contents,
     front_end,
     model::{ObjectName, Protocol},
+    table::Table,
     walk::Lookup,
 };
 
@@ -39,26 +40,75 @@ impl Compiler {
     #[must_use]
     pub fn contents(&self) -> Contents {
         let mut contents = Contents::default();
-        for entry in self.addresses.iter() {
-            if let Some(value) = entry.sent_value() {
-                contents.peers.insert(entry.address, value);
-            }
-            if entry.sent_as_endpoint {
-                contents.endpoints.insert(entry.address);
-            }
-        }
-        contents.blocks = self.blocks.sent().collect();
-        for table in self.tables.used() {
-            contents.ports.extend(table.ports().map(|port| (port.key, port)));
-            contents.port_ranges.extend(table.port_ranges());
-            contents.front_ends.extend(self.front_ends_of(table.id).map(|value| (value.key, value)));
-            for (id, class) in self.classes.sent() {
-                let row = table.row(&class.members);
-                contents.rows.extend(row.iter().flat_map(|row| row.values(table.id, id)).map(|row| (row.key, row)));
-            }
+        let mut from = Some(TableCursor::default());
+        while let Some(cursor) = from {
+            let (ops, next) = self.writes(cursor, usize::MAX);
+            ops.iter().for_each(|op| contents.apply(op));
+            from = next;
         }
         contents.pods = self.pods().into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
         contents
+    }
+
+    /// Everything that belongs in the kernel's maps but for the pods, as the writes that put it there: about as many as
+    /// `limit` says from `from` on, all prefixes or a whole table at least, and where to go on; `None` at the end.
+    #[must_use]
+    pub fn writes(&self, from: TableCursor, limit: usize) -> (Vec<Op>, Option<TableCursor>) {
+        let mut ops = Vec::new();
+        match from {
+            TableCursor::Addresses(first) => {
+                for entry in self.addresses.from(first) {
+                    if ops.len() >= limit {
+                        return (ops, Some(TableCursor::Addresses(entry.address)));
+                    }
+                    ops.extend(entry.sent_value().map(Op::PutPeer));
+                    ops.extend(entry.sent_as_endpoint.then_some(Op::PutEndpoint(entry.address)));
+                }
+                (ops, Some(TableCursor::Blocks))
+            }
+            TableCursor::Blocks => {
+                ops.extend(self.blocks.sent().map(|(key, class)| Op::PutBlock(key, class)));
+                (ops, Some(TableCursor::Tables(0)))
+            }
+            TableCursor::Tables(first) => {
+                let mut tables: Vec<&Table> = self.tables.used().filter(|table| table.id >= first).collect();
+                tables.sort_unstable_by_key(|table| table.id);
+                for table in tables {
+                    if ops.len() >= limit {
+                        return (ops, Some(TableCursor::Tables(table.id)));
+                    }
+                    self.write_table(table, &mut ops);
+                }
+                (ops, None)
+            }
+        }
+    }
+
+    fn write_table(&self, table: &Table, ops: &mut Vec<Op>) {
+        ops.extend(table.ports().map(Op::PutPort));
+        ops.extend(table.port_ranges().map(|(key, value)| Op::PutPortRange(key, value)));
+        ops.extend(self.front_ends_of(table.id).map(Op::PutFrontEnd));
+        for (id, class) in self.classes.sent() {
+            let row = table.row(&class.members);
+            ops.extend(row.iter().flat_map(|row| row.values(table.id, id)).map(Op::PutRow));
+        }
+    }
+}
+
+/// How far [`Compiler::writes`] has come. The default is the beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableCursor {
+    /// Addresses from this one on.
+    Addresses(Address),
+    /// The prefixes.
+    Blocks,
+    /// Tables from this one on.
+    Tables(TableId),
+}
+
+impl Default for TableCursor {
+    fn default() -> Self {
+        Self::Addresses(Address::NONE)
     }
 }
 

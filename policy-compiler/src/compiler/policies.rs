@@ -90,6 +90,11 @@ impl Policies {
         &self.entries[id].policy
     }
 
+    /// The policies from an id on.
+    pub(crate) fn known(&self, from: PolicyId) -> impl Iterator<Item = (u32, &Policy)> {
+        self.entries.from(from).map(|(id, entry)| (id, &entry.policy))
+    }
+
     /// Adds a policy whose name isn't taken. Answers with its subject's scope.
     pub(crate) fn insert(&mut self, policy: Policy, population: &mut Population) -> PolicyId {
         let scope = population.hold_scope(&policy.subject.namespaces);

@@ -36,6 +36,10 @@ pub use self::{
     service::{endpoint_slice, service},
     workload::{METADATA_NAME, implied_namespace, namespace, node, pod},
 };
+pub(crate) use self::{
+    service::SERVICE_NAME,
+    workload::{AUDIT, FORWARDS},
+};
 use crate::{
     diagnostic::{Diagnostic, FieldPath, Kind, Severity},
     model::{Labels, ObjectName, Protocol},

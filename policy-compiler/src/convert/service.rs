@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The label of an EndpointSlice that names its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// A Service; `None` only if it has no name. One that kube-proxy skips (headless, `ExternalName`) has no front ends.
 pub fn service(object: &v1::Service, diagnostics: &mut Vec<Diagnostic>) -> Option<Service> {

@@ -20,10 +20,10 @@ use crate::{
 pub const METADATA_NAME: &str = "kubernetes.io/metadata.name";
 
 /// Annotation of a namespace whose pods may forward (see [`Namespace::forwards`]).
-const FORWARDS: &str = "sluice.dev/forwards";
+pub(crate) const FORWARDS: &str = "sluice.dev/forwards";
 
 /// Annotation of a namespace whose denials are only reported (see [`Namespace::audit`]).
-const AUDIT: &str = "sluice.dev/audit";
+pub(crate) const AUDIT: &str = "sluice.dev/audit";
 
 /// A pod; `None` only if it has no name.
 pub fn pod(object: &v1::Pod, diagnostics: &mut Vec<Diagnostic>) -> Option<Pod> {

@@ -121,6 +121,15 @@ impl LabelIndex {
         }
     }
 
+    /// The labels of these numbers.
+    pub(crate) fn texts(&self, labels: &[LabelId]) -> Labels {
+        let text = |label: &LabelId| {
+            let label = &self.labels[*label];
+            (self.keys[label.key].name.clone(), label.value.clone())
+        };
+        labels.iter().map(text).collect()
+    }
+
     pub(crate) fn key_of(&self, label: LabelId) -> KeyId {
         self.labels[label].key
     }

@@ -85,6 +85,8 @@ pub(crate) struct Pod {
     /// Numbers of addresses that it claims, or those of its node if `host`.
     pub(crate) addresses: SmallVec<[u32; 2]>,
     pub(crate) host: bool,
+    /// `spec.nodeName`
+    pub(crate) node: Option<Arc<str>>,
 }
 
 impl Population {
@@ -96,8 +98,15 @@ impl Population {
     /// A pod that isn't there yet, of no kind and without addresses.
     pub(crate) fn insert_pod(&mut self, name: &ObjectName, uid_hash: u64) -> PodId {
         let namespace = self.hold_namespace(&name.namespace);
-        let pod =
-            Pod { namespace, name: name.name.clone(), uid_hash, kind: None, addresses: SmallVec::new(), host: false };
+        let pod = Pod {
+            namespace,
+            name: name.name.clone(),
+            uid_hash,
+            kind: None,
+            addresses: SmallVec::new(),
+            host: false,
+            node: None,
+        };
         let id = self.pods.insert(pod);
         self.namespaces[namespace].pods.insert(name.name.clone(), id);
         id
@@ -189,6 +198,11 @@ impl Population {
 
     pub(crate) fn kind_key(&self, id: KindId) -> &KindKey {
         self.kind_ids.get(id)
+    }
+
+    /// The labels of a kind.
+    pub(crate) fn kind_labels(&self, id: KindId) -> Labels {
+        self.pod_labels.texts(&self.kind_ids.get(id).labels)
     }
 
     /// The named ports of a kind, sorted.

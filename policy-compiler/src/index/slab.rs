@@ -43,6 +43,12 @@ impl<T> Slab<T> {
         (0..).zip(&self.entries).filter_map(|(id, entry)| Some((id, entry.as_ref()?)))
     }
 
+    /// Those with this id and greater ones.
+    pub(crate) fn from(&self, id: u32) -> impl Iterator<Item = (u32, &T)> {
+        let rest = self.entries.get(id as usize..).unwrap_or_default();
+        (id..).zip(rest).filter_map(|(id, entry)| Some((id, entry.as_ref()?)))
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
         (0..).zip(&mut self.entries).filter_map(|(id, entry)| Some((id, entry.as_mut()?)))
     }

@@ -12,6 +12,8 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 
+use policy_compiler::{Cluster, files, manifest};
+
 use generate::{Damage, Manifests, break_at, cluster, damage, document, policies};
 use judges::Judges;
 
@@ -24,8 +26,8 @@ fn config() -> Config {
 fn generated_objects_are_valid() {
     TestRunner::new(config())
         .run(&cluster(), |objects| {
-            let parsed = policy_compiler::files::parse("f.json", document(&objects).as_bytes());
-            let assembled = policy_compiler::files::assemble([&parsed]);
+            let parsed = files::parse("f.json", document(&objects).as_bytes());
+            let assembled = files::assemble([&parsed]);
             let errors: Vec<_> = assembled
                 .diagnostics
                 .iter()
@@ -35,6 +37,35 @@ fn generated_objects_are_valid() {
             prop_assert!(parsed.ignored.is_empty());
             Ok(())
         })
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// What is read of objects, whatever is wrong with them, is what is read of them as they are written again.
+fn written_again(objects: &Manifests) -> Result<(), TestCaseError> {
+    let read = |text: &str| {
+        let mut cluster = files::assemble([&files::parse("f.json", text.as_bytes())]).cluster;
+        cluster.origins.clear();
+        cluster
+    };
+    let cluster = read(&document(objects));
+    let events = cluster.events_since(&Cluster::default());
+    let lines: Vec<String> = events.iter().filter_map(manifest::of).map(|object| object.to_string()).collect();
+    prop_assert_eq!(lines.len(), events.len());
+    prop_assert_eq!(read(&lines.join("\n")), cluster);
+    Ok(())
+}
+
+#[test]
+fn objects_are_written_as_they_were_read() {
+    TestRunner::new(config())
+        .run(&cluster(), |objects| written_again(&objects))
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn objects_are_written_as_they_were_read_though_damaged() {
+    TestRunner::new(config())
+        .run(&damaged(), |(_, broken, _)| written_again(&broken))
         .unwrap_or_else(|error| panic!("{error}"));
 }
 
@@ -107,10 +138,7 @@ fn damage_is_always_reported() {
     TestRunner::new(config())
         .run(&damaged(), |(objects, broken, _)| {
             if objects != broken {
-                let assembled = policy_compiler::files::assemble([&policy_compiler::files::parse(
-                    "f.json",
-                    document(&broken).as_bytes(),
-                )]);
+                let assembled = files::assemble([&files::parse("f.json", document(&broken).as_bytes())]);
                 let error = |found: &policy_compiler::diagnostic::Diagnostic| {
                     found.severity == policy_compiler::diagnostic::Severity::Error
                         && found.place.is_some()

@@ -106,6 +106,16 @@ impl Population {
         had_flags.then_some(id)
     }
 
+    /// The namespaces that are there as objects, from an id on.
+    pub(crate) fn known_namespaces(&self, from: NamespaceId) -> impl Iterator<Item = (u32, model::Namespace)> {
+        let known = self.namespaces.from(from).filter(|(_, namespace)| namespace.exists);
+        known.map(|(id, namespace)| {
+            let labels = self.namespace_labels.texts(&namespace.labels);
+            let Namespace { name, forwards, audit, .. } = namespace;
+            (id, model::Namespace { name: name.clone(), labels, forwards: *forwards, audit: *audit })
+        })
+    }
+
     fn relabel_namespace(&mut self, id: NamespaceId, labels: &Labels) {
         let new = self.namespace_labels.hold_all(labels);
         let old = std::mem::replace(&mut self.namespaces[id].labels, new.clone());
