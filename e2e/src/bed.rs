@@ -19,6 +19,7 @@ mod server;
 pub mod services;
 pub mod site;
 mod stream;
+mod tally;
 
 pub use agent::Agent;
 pub use fabric::{Fabric, OUTSIDE_V4, OUTSIDE_V6};
@@ -32,3 +33,4 @@ pub use registry::{Scratch, is_root};
 pub use server::{Greeting, Server};
 pub use site::Site;
 pub use stream::Stream;
+pub use tally::{Flows, Receiver, Sender, Tally};

@@ -7,6 +7,7 @@
 //! `/sys/fs/cgroup` only the lab's own group. A lab is removed when dropped, on SIGINT, SIGTERM and SIGHUP, and by the
 //! next lab where its process was killed; the one of [`Lab::up_to_stay`] goes on.
 
+pub mod api;
 mod cgroups;
 mod cluster;
 pub mod conformance;

@@ -5,5 +5,7 @@ pub mod bed;
 pub mod connections;
 pub mod figures;
 pub mod lab;
+pub mod moment;
 pub mod packets;
 pub mod report;
+pub mod wait;

@@ -1,21 +1,17 @@
 //! What the agents use, and how long they say that pods were held. Entry point: [`Agents::find`].
 
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use e2e::{
     figures::Histogram,
     lab::{Daemon, Lab, Machine, Usage},
     report::Row,
 };
 
-/// Where the manifests have the agent listen.
-const METRICS: &str = "127.0.0.1:9740";
 const HELD: &str = "sluice_pod_held_seconds";
 /// How long an agent that has nothing to do is watched.
 const REST: Duration = Duration::from_secs(30);
@@ -92,7 +88,7 @@ impl<'a> Agents<'a> {
     pub(crate) fn held(&self) -> Result<Option<Histogram>> {
         let mut all: Option<Histogram> = None;
         for agent in &self.agents {
-            let Some(held) = Histogram::parse(&agent.metrics()?, HELD)? else { return Ok(None) };
+            let Some(held) = Histogram::parse(&agent.machine.agent_metrics()?, HELD)? else { return Ok(None) };
             all = Some(all.map_or(Ok(held.clone()), |all| all.plus(&held))?);
         }
         Ok(all)
@@ -114,15 +110,6 @@ pub(crate) fn held_rows(before: Option<&Histogram>, after: Option<&Histogram>) -
 impl Agent<'_> {
     fn usage(&self) -> Result<Usage> {
         self.machine.usage(&self.daemon)
-    }
-
-    fn metrics(&self) -> Result<String> {
-        let mut connection = self.machine.run(|| TcpStream::connect(METRICS).context("the agent does not listen"))?;
-        connection.write_all(b"GET /metrics HTTP/1.0\r\nHost: agent\r\n\r\n").context("cannot ask")?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).context("no answer")?;
-        ensure!(answer.lines().next().is_some_and(|line| line.contains(" 200 ")), "no metrics: {answer}");
-        Ok(answer)
     }
 }
 

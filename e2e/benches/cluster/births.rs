@@ -14,7 +14,11 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use e2e::{
-    lab::{BUSYBOX, Lab, OUTSIDE_V4, OUTSIDE_V6, Pod},
+    lab::{
+        BUSYBOX, Lab, OUTSIDE_V4, OUTSIDE_V6, Pod,
+        api::{Api, Watch},
+    },
+    moment::Moment,
     report::Row,
 };
 use nix::{
@@ -25,10 +29,8 @@ use serde_json::{Value, json};
 
 use crate::{
     agents::Agents,
-    api::{Api, Watch},
     changes::milliseconds,
     ear::Ear,
-    moment::Moment,
     priority,
     stage::{Stage, pod, policy, v4},
 };
@@ -128,7 +130,7 @@ struct Seen {
 impl Nursery<'_> {
     fn follow(&self, watch: &mut Watch) -> Result<()> {
         priority::raise(gettid());
-        while let Some((at, event)) = watch.next()? {
+        while let Some((at, event)) = watch.next_event()? {
             let object = &event["object"];
             let name = object["metadata"]["name"].as_str().with_context(|| format!("the watch fails: {event}"))?;
             let mut seen = lock(&self.seen);

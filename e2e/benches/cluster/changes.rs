@@ -4,13 +4,19 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use e2e::{figures::percentile, lab::Lab, report::Row};
+use e2e::{
+    figures::percentile,
+    lab::{
+        Lab,
+        api::{Acknowledged, Api},
+    },
+    moment::Moment,
+    report::Row,
+};
 use nix::unistd::gettid;
 use serde_json::{Value, json};
 
 use crate::{
-    api::{Acknowledged, Api},
-    moment::Moment,
     priority,
     stage::{Stage, policy, v4},
     wire::{STREAMS, Wire},

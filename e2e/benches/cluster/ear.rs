@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use e2e::moment::Moment;
 use nix::{
     cmsg_space,
     errno::Errno,
@@ -21,8 +22,6 @@ use nix::{
         time::{TimeSpec, TimeVal, TimeValLike as _},
     },
 };
-
-use crate::moment::Moment;
 
 /// Room for what arrives while this process waits for a processor.
 const BUFFER: usize = 32 << 20;

@@ -3,11 +3,9 @@
 #![forbid(unsafe_code)]
 
 mod agents;
-mod api;
 mod births;
 mod changes;
 mod ear;
-mod moment;
 mod priority;
 mod stage;
 mod wire;
@@ -18,11 +16,11 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, builder::RangedU64ValueParser};
 use e2e::{
     bed::is_root,
-    lab::{Lab, Settings},
+    lab::{Lab, Settings, api::Api},
     report::{self, Row},
 };
 
-use crate::{agents::Agents, api::Api};
+use crate::agents::Agents;
 
 /// The variable that the lab takes the agent's image from.
 const IMAGE: &str = "SLUICE_IMAGE";

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::bed::Namespace;
+use e2e::{bed::Namespace, moment::Moment};
 use nix::{
     sys::socket::{AddressFamily, SockProtocol},
     unistd::gettid,
@@ -21,7 +21,6 @@ use nix::{
 
 use crate::{
     ear::{Ear, SILENCE},
-    moment::Moment,
     priority,
 };
 

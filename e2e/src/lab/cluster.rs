@@ -233,6 +233,17 @@ impl Lab {
         self.plane().await_api(&api, self.cluster.kubeconfig())
     }
 
+    /// Lets etcd forget everything but what there is now.
+    ///
+    /// # Errors
+    /// With what etcd says.
+    pub fn compact_history(&self) -> Result<()> {
+        let list = ["get", "--raw", "/api/v1/namespaces?limit=1"];
+        let list: serde_json::Value = serde_json::from_str(&self.kubectl(&list)?).context("no JSON")?;
+        let version = list["metadata"]["resourceVersion"].as_str().context("a list has a version")?;
+        self.plane().compact(version)
+    }
+
     fn plane(&self) -> ControlPlane<'_> {
         ControlPlane { machine: &self.control, programs: &self.programs, folder: self.folder.path() }
     }

@@ -2,13 +2,16 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::json;
 
 use super::{
     machine::{Daemon, Machine},
@@ -67,6 +70,23 @@ impl ControlPlane<'_> {
         let config = self.folder.join("etcd.yaml");
         fs::write(&config, fill(ETCD, &[("DATA", &data), ("CLIENTS", CLIENTS)])?).context("cannot configure etcd")?;
         self.start("etcd", &self.programs.etcd(), &[format!("--config-file={}", config.display())])
+    }
+
+    /// Has etcd remove all versions before this one.
+    pub(super) fn compact(&self, version: &str) -> Result<()> {
+        let body = json!({"revision": version, "physical": true}).to_string();
+        let at = CLIENTS.trim_start_matches("http://");
+        let answer = self.machine.run(|| {
+            let mut etcd = TcpStream::connect(at).context("etcd does not listen")?;
+            let length = body.len();
+            let head = format!("POST /v3/kv/compaction HTTP/1.0\r\nHost: etcd\r\nContent-Length: {length}\r\n\r\n");
+            etcd.write_all((head + &body).as_bytes()).context("etcd takes no request")?;
+            let mut answer = String::new();
+            etcd.read_to_string(&mut answer).context("etcd does not answer")?;
+            Ok(answer)
+        })?;
+        ensure!(answer.lines().next().is_some_and(|line| line.contains(" 200 ")), "etcd does not compact: {answer}");
+        Ok(())
     }
 
     /// Starts the API server, whose etcd runs.

@@ -223,13 +223,21 @@ impl Machine {
     /// # Errors
     /// If it doesn't run, or goes on for ten seconds.
     pub fn stop(&self, daemon: &Daemon, signal: Signal) -> Result<()> {
-        self.signal(daemon, &format!("-{}", signal as i32))?;
+        self.send(daemon, signal)?;
         let deadline = Instant::now() + Duration::from_secs(10);
         while self.runs(daemon) {
             ensure!(Instant::now() < deadline, "{} goes on after {signal}", daemon.program.display());
             thread::sleep(POLL);
         }
         Ok(())
+    }
+
+    /// Sends a daemon a signal.
+    ///
+    /// # Errors
+    /// If it doesn't run.
+    pub fn send(&self, daemon: &Daemon, signal: Signal) -> Result<()> {
+        self.signal(daemon, &format!("-{}", signal as i32)).map(drop)
     }
 
     fn signal(&self, daemon: &Daemon, signal: &str) -> Result<String> {

@@ -172,6 +172,14 @@ impl Node {
         self.ctr(&["--namespace", "k8s.io", "images", "import", "--local", &archive]).map(drop)
     }
 
+    /// Gives an image another name too.
+    ///
+    /// # Errors
+    /// With what containerd says.
+    pub fn tag(&self, image: &str, name: &str) -> Result<()> {
+        self.ctr(&["--namespace", "k8s.io", "images", "tag", "--force", image, name]).map(drop)
+    }
+
     fn ctr(&self, arguments: &[&str]) -> Result<String> {
         let mut ctr = Command::new(self.programs.containerd("ctr"));
         self.machine.output(ctr.args(["--address", SOCKET]).args(arguments))

@@ -1,11 +1,17 @@
 //! Sluice on a cluster, installed and removed by the commands of docs/install.md.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Cluster, Lab};
+use super::{Cluster, Lab, Machine};
 
+/// Where the manifests have the agent listen.
+const METRICS: &str = "127.0.0.1:9740";
 /// The namespace of the agents.
 pub const SYSTEM: &str = "sluice-system";
 
@@ -36,6 +42,8 @@ impl Installation {
 
 /// The variable that names another image than that of the debug build.
 const IMAGE: &str = "SLUICE_IMAGE";
+/// The variable that names the image of another build, to upgrade to.
+const OTHER_IMAGE: &str = "SLUICE_OTHER_IMAGE";
 
 /// The archive with the agent's image: that which [`IMAGE`] names, else that of its debug build.
 ///
@@ -74,6 +82,57 @@ impl Lab {
     pub fn install_sluice(&self) -> Result<()> {
         self.give_sluice()?;
         self.cluster().install_sluice(Installation::Agents)
+    }
+}
+
+/// The image that the manifests name, as containerd has it.
+const NAME: &str = "docker.io/library/sluice-agent:0.1.0";
+/// The same under the name of another version.
+const OTHER: &str = "docker.io/library/sluice-agent:other";
+
+impl Lab {
+    /// Gives the nodes another image of the agent, and says its name: that of the archive which `SLUICE_OTHER_IMAGE` names,
+    /// else the same one under another name.
+    ///
+    /// # Errors
+    /// If the nodes have none.
+    pub fn give_other_sluice(&self) -> Result<String> {
+        let Some(archive) = std::env::var_os(OTHER_IMAGE) else {
+            self.nodes().iter().try_for_each(|node| node.tag(NAME, OTHER))?;
+            return Ok(OTHER.to_owned());
+        };
+        self.import(Path::new(&archive))?;
+        self.nodes().iter().try_for_each(|node| node.tag(NAME, OTHER))?;
+        // The archive has its image under the usual name as well.
+        self.give_sluice()?;
+        Ok(OTHER.to_owned())
+    }
+}
+
+impl Machine {
+    /// What the agent of this node counts, in the format of Prometheus.
+    ///
+    /// # Errors
+    /// If none runs.
+    pub fn agent_metrics(&self) -> Result<String> {
+        let mut connection = self.run(|| TcpStream::connect(METRICS).context("the agent does not listen"))?;
+        connection.write_all(b"GET /metrics HTTP/1.0\r\nHost: agent\r\n\r\n").context("cannot ask")?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).context("no answer")?;
+        ensure!(answer.lines().next().is_some_and(|line| line.contains(" 200 ")), "no metrics: {answer}");
+        Ok(answer)
+    }
+
+    /// The sum of one metric over all of its labels that hold `label`; 0 of one that has not been counted yet.
+    ///
+    /// # Errors
+    /// If no agent runs.
+    pub fn agent_metric(&self, name: &str, label: &str) -> Result<f64> {
+        let text = self.agent_metrics()?;
+        let is_meant = |key: &str| key.split('{').next() == Some(name) && key.contains(label);
+        let values = text.lines().filter_map(|line| line.rsplit_once(' ')).filter(|(key, _)| is_meant(key));
+        let sum = values.map(|(_, value)| value.parse::<f64>()).sum::<Result<f64, _>>();
+        sum.with_context(|| format!("{name} has a value that is no number"))
     }
 }
 

@@ -135,7 +135,7 @@ impl Heard {
     }
 
     /// Until each pod has been heard often enough at each of its addresses.
-    fn await_all(&self, pods: &[Pod]) -> Result<()> {
+    pub(crate) fn await_all(&self, pods: &[Pod]) -> Result<()> {
         const ENOUGH: usize = 25;
         let deadline = Instant::now() + Duration::from_secs(60);
         for pod in pods {

@@ -2,16 +2,21 @@
 //! brings up whole clusters, one after the other, and keeps each for all the tests that want one like it.
 #![forbid(unsafe_code)]
 
+mod agents;
+mod api;
 mod bare;
 mod birth;
+mod churn;
 mod life;
 mod nodes;
 mod plugin;
 mod policies;
 mod scene;
+mod servers;
 mod services;
 mod stages;
 mod trace;
+mod traffic;
 mod upstream;
 
 use std::{sync::Arc, time::Instant};
@@ -45,7 +50,7 @@ const SCENARIOS: &[(&str, On, State, Scenario)] = &[
     ("policies::cut_and_open", On::Both, State::Enforcing, policies::cut_and_open),
     ("policies::names_are_found", On::Ptp, State::Enforcing, policies::names_are_found),
     ("policies::probes_of_the_kubelet", On::Ptp, State::Enforcing, policies::probes_of_the_kubelet),
-    ("birth::no_early_packet", On::Both, State::Enforcing, birth::no_early_packet),
+    ("birth::no_early_packet", On::Bridge, State::Enforcing, birth::no_early_packet),
     ("birth::address_is_reused", On::Ptp, State::Enforcing, birth::address_is_reused),
     ("services::node_ports", On::Ptp, State::Enforcing, services::node_ports),
     ("services::load_balancers", On::Ptp, State::Enforcing, services::load_balancers),
@@ -58,9 +63,12 @@ const SCENARIOS: &[(&str, On, State, Scenario)] = &[
     ("nodes::other_filters", On::Both, State::Enforcing, nodes::other_filters),
     ("life::open_connections", On::Ptp, State::Enforcing, life::open_connections),
     ("life::exec_goes_on", On::Ptp, State::Enforcing, life::exec_goes_on),
-    ("life::agents_are_killed", On::Ptp, State::Enforcing, life::agents_are_killed),
-    ("life::born_without_an_agent", On::Ptp, State::Enforcing, life::born_without_an_agent),
-    ("life::api_server_is_away", On::Ptp, State::Enforcing, life::api_server_is_away),
+    ("churn::pods_come_and_go", On::Ptp, State::Enforcing, churn::pods_come_and_go),
+    ("agents::agents_are_killed", On::Ptp, State::Enforcing, agents::agents_are_killed),
+    ("agents::agents_are_upgraded", On::Ptp, State::Enforcing, agents::agents_are_upgraded),
+    ("agents::born_without_an_agent", On::Ptp, State::Enforcing, agents::born_without_an_agent),
+    ("api::api_server_is_away", On::Ptp, State::Enforcing, api::api_server_is_away),
+    ("api::history_is_compacted", On::Ptp, State::Enforcing, api::history_is_compacted),
     ("upstream::all", On::Ptp, State::Enforcing, upstream::all),
     ("upstream::chosen", On::Bridge, State::Enforcing, upstream::chosen),
     ("trace::nothing_is_left", On::Ptp, State::Removing, trace::nothing_is_left),

@@ -7,8 +7,8 @@ use e2e::lab::{Lab, OUTSIDE_V4, OUTSIDE_V6, sluice::Installation};
 use serde_json::json;
 
 use crate::{
+    agents::{call_agents_back, send_agents_away},
     birth::{Heard, births, receiver, sender},
-    life::{call_agents_back, send_agents_away},
     scene::{Scene, policy},
     trace::traces,
 };

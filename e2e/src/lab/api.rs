@@ -1,4 +1,5 @@
-//! The API server, asked from within this process: a kubectl for each change would take longer than what is measured.
+//! The API server, asked from within this process: a kubectl for each of a thousand changes, or for one whose effect is
+//! timed, would take too long.
 //! `kubectl proxy` does what the kubeconfig asks for, and is reached by a Unix socket, so from any network.
 
 use std::{
@@ -13,33 +14,38 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use e2e::lab::Lab;
 use serde_json::Value;
 
+use super::Lab;
 use crate::moment::Moment;
 
 /// The longest time until the proxy listens, and until the API server answers.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A proxy that runs; ended when dropped.
-pub(crate) struct Api {
+#[derive(Debug)]
+pub struct Api {
     proxy: Child,
     socket: PathBuf,
 }
 
 /// What the API server has accepted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Acknowledged {
+pub struct Acknowledged {
     /// When it was asked.
-    pub(crate) asked: Moment,
+    pub asked: Moment,
     /// When the first byte of its answer was here.
-    pub(crate) at: Moment,
+    pub at: Moment,
 }
 
 impl Api {
-    pub(crate) fn open(lab: &Lab) -> Result<Self> {
-        let socket = lab.folder().join("bench.sock");
-        // That of a benchmark that was killed.
+    /// Starts the proxy.
+    ///
+    /// # Errors
+    /// If it doesn't listen.
+    pub fn open(lab: &Lab) -> Result<Self> {
+        let socket = lab.folder().join("api.sock");
+        // That of a process that was killed.
         let _ = fs::remove_file(&socket);
         let mut kubectl = lab.cluster().kubectl_command();
         kubectl.arg("proxy").arg(format!("--unix-socket={}", socket.display()));
@@ -56,22 +62,34 @@ impl Api {
     }
 
     /// Changes an object by a merge patch (RFC 7386).
-    pub(crate) fn patch(&self, path: &str, patch: &Value) -> Result<Acknowledged> {
+    ///
+    /// # Errors
+    /// With what the API server says.
+    pub fn patch(&self, path: &str, patch: &Value) -> Result<Acknowledged> {
         self.ask("PATCH", path, "application/merge-patch+json", patch)
     }
 
     /// Creates an object.
-    pub(crate) fn create(&self, path: &str, object: &Value) -> Result<Acknowledged> {
+    ///
+    /// # Errors
+    /// With what the API server says.
+    pub fn create(&self, path: &str, object: &Value) -> Result<Acknowledged> {
         self.ask("POST", path, "application/json", object)
     }
 
     /// Deletes an object, or all of a collection.
-    pub(crate) fn delete(&self, path: &str) -> Result<Acknowledged> {
+    ///
+    /// # Errors
+    /// With what the API server says.
+    pub fn delete(&self, path: &str) -> Result<Acknowledged> {
         self.ask("DELETE", path, "application/json", &Value::Null)
     }
 
     /// Follows the objects of a collection, from those that are there.
-    pub(crate) fn watch(&self, path: &str) -> Result<Watch> {
+    ///
+    /// # Errors
+    /// With what the API server says.
+    pub fn watch(&self, path: &str) -> Result<Watch> {
         let (connection, _) = self.send("GET", &format!("{path}?watch=1&timeoutSeconds=7200"), "", "")?;
         // It says nothing for as long as nothing happens.
         connection.set_read_timeout(None).context("cannot set a time-out")?;
@@ -123,20 +141,27 @@ impl Drop for Api {
 }
 
 /// What happens to the objects of a collection.
-pub(crate) struct Watch {
+#[derive(Debug)]
+pub struct Watch {
     connection: UnixStream,
     lines: BufReader<UnixStream>,
 }
 
 impl Watch {
     /// Ends the iteration from another thread.
-    pub(crate) fn end(&self) -> Result<impl Fn() + Send + use<>> {
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn end(&self) -> Result<impl Fn() + Send + use<>> {
         let connection = self.connection.try_clone().context("cannot share a socket")?;
         Ok(move || drop(connection.shutdown(Shutdown::Both)))
     }
 
     /// The next event and when it was here; `None` when the watch has ended.
-    pub(crate) fn next(&mut self) -> Result<Option<(Moment, Value)>> {
+    ///
+    /// # Errors
+    /// If the watch is cut, or sends no JSON.
+    pub fn next_event(&mut self) -> Result<Option<(Moment, Value)>> {
         let mut line = String::new();
         let bytes = self.lines.read_line(&mut line).context("the watch is cut")?;
         let at = Moment::now();

@@ -1,0 +1,56 @@
+//! Waiting for a condition that can only be asked for again and again.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+/// Asks every `pause` until there is an answer.
+///
+/// # Errors
+/// What the question fails with, or `otherwise`, if there is no answer after `patience`.
+pub fn until<T>(
+    patience: Duration,
+    pause: Duration,
+    otherwise: impl FnOnce() -> String,
+    mut ask: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        // The time is taken before the question: a condition that came about while it was asked late still counts.
+        let late = Instant::now() > deadline;
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        if late {
+            bail!(otherwise());
+        }
+        thread::sleep(pause);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asks_until_there_is_an_answer() {
+        let mut left = 3;
+        let count = || {
+            left -= 1;
+            Ok((left == 0).then_some("there"))
+        };
+        let answer = until(Duration::from_secs(60), Duration::ZERO, String::new, count);
+        assert_eq!(answer.expect("it comes"), "there");
+    }
+
+    #[test]
+    fn gives_up() {
+        let answer: Result<()> = until(Duration::ZERO, Duration::ZERO, || "nothing came".to_owned(), || Ok(None));
+        assert_eq!(answer.expect_err("nothing comes").to_string(), "nothing came");
+        let error = until::<()>(Duration::from_secs(60), Duration::ZERO, String::new, || bail!("broken"));
+        assert_eq!(error.expect_err("it can't be asked").to_string(), "broken");
+    }
+}
