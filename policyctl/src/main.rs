@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use command::{can, diff, effective, explain, lint, list, matrix, reach, test};
+use command::{can, diff, effective, explain, exposure, lint, list, matrix, reach, test};
 
 /// Explains what network policies allow.
 #[derive(Debug, Parser)]
@@ -44,6 +44,9 @@ enum Command {
     /// Show who may speak to whom as a grid
     #[command(after_help = matrix::HELP)]
     Matrix(matrix::Args),
+    /// Show which ports are open to any pod and to the world, and what no policy protects
+    #[command(after_help = exposure::HELP)]
+    Exposure(exposure::Args),
     /// Show what a change opens and closes, and end with status 1 if it does
     Diff(diff::Args),
     /// Find faults and smells in policies, and end with status 1 if there are any
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         Command::Effective(args) => effective::run(&args),
         Command::List(args) => list::run(&args),
         Command::Matrix(args) => matrix::run(&args),
+        Command::Exposure(args) => exposure::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Test(args) => test::run(&args),

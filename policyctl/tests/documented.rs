@@ -54,6 +54,7 @@ fn answers_are_as_their_schemas_say() {
         ("EffectivePolicy", "effective -f k8s shop/db-0"),
         ("ConnectionList", "list -f k8s"),
         ("Matrix", "matrix -f k8s -f host --ports TCP/80,UDP/53 --ip out=8.8.8.8 --ip six=2001:db8::1"),
+        ("Exposure", "exposure -f k8s"),
         ("Diff", "diff k8s new"),
         ("LintReport", "lint -f k8s"),
         ("TestReport", "test -f k8s shop.test.yaml"),

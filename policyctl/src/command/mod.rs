@@ -4,6 +4,7 @@ pub(crate) mod can;
 pub(crate) mod diff;
 pub(crate) mod effective;
 pub(crate) mod explain;
+pub(crate) mod exposure;
 pub(crate) mod lint;
 pub(crate) mod list;
 pub(crate) mod matrix;

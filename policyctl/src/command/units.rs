@@ -41,11 +41,16 @@ impl Between {
 
     /// `TCP 80; some pods only: TCP 9090`
     pub(crate) fn written(&self) -> String {
+        self.written_of("some pods only")
+    }
+
+    /// The same, where `some` means something else.
+    pub(crate) fn written_of(&self, word: &str) -> String {
         let some = summary(&self.some);
         match (self.all.is_empty(), self.some.is_empty()) {
             (_, true) => summary(&self.all),
-            (true, false) => format!("some pods only: {some}"),
-            (false, false) => format!("{}; some pods only: {some}", summary(&self.all)),
+            (true, false) => format!("{word}: {some}"),
+            (false, false) => format!("{}; {word}: {some}", summary(&self.all)),
         }
     }
 }
