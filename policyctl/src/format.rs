@@ -33,6 +33,14 @@ pub(crate) enum Output {
     Tap,
     /// Findings, for code scanning (lint)
     Sarif,
+    /// A page that stands alone (matrix, graph, diff, explain)
+    Html,
+    /// A picture (matrix, graph, diff, explain)
+    Svg,
+    /// For Graphviz (graph)
+    Dot,
+    /// For Mermaid (graph)
+    Mermaid,
 }
 
 /// When to colour.
@@ -96,6 +104,13 @@ pub(crate) struct Answer {
     pub(crate) special: Vec<(Output, String)>,
 }
 
+impl Output {
+    /// It is a picture, which is drawn only if it is asked for.
+    pub(crate) const fn is_picture(self) -> bool {
+        matches!(self, Self::Html | Self::Svg)
+    }
+}
+
 impl Answer {
     /// Adds a field.
     pub(crate) fn set(&mut self, field: &str, value: impl Serialize) {
@@ -133,6 +148,9 @@ impl Answer {
         }
         Ok(match args.output {
             Output::Junit | Output::Tap | Output::Sarif => bail!("junit and tap are for test, sarif is for lint"),
+            Output::Html | Output::Svg | Output::Dot | Output::Mermaid => {
+                bail!("html and svg are for matrix, graph, diff and explain, dot and mermaid for graph")
+            }
             Output::Text | Output::Wide => {
                 let mut text = self.text.clone();
                 if let Some(table) = self.table.as_ref().filter(|table| table.narrow > 0) {

@@ -5,6 +5,7 @@
 mod command;
 mod end;
 mod format;
+mod picture;
 mod port;
 mod source;
 

@@ -12,8 +12,12 @@ use serde_json::json;
 
 use super::units::{self, Between, Unit, between};
 use crate::{
-    Outcome, Status, end,
-    format::{self, Answer, Table},
+    Failure, Outcome, Status, end,
+    format::{self, Answer, Output, Table},
+    picture::{
+        grid::{self, Asked},
+        sheet::Sheet,
+    },
     port::summary,
     source::{self, State, plural},
 };
@@ -29,6 +33,9 @@ pub(crate) struct Args {
     new: String,
     #[command(flatten)]
     format: format::Args,
+    /// In a picture that is folded: open this namespace or workload (repeatable)
+    #[arg(long, value_name = "NAMESPACE|WORKLOAD")]
+    expand: Vec<String>,
 }
 
 /// A state with all of its units.
@@ -87,11 +94,35 @@ pub(crate) fn run(args: &Args) -> Outcome {
         side.units.keys().filter(|name| !other.units.contains_key(*name)).cloned().collect()
     };
     let (removed, added) = (only(&before, &after), only(&after, &before));
-    let answer = answer(&changes, &removed, &added, (&old, &new));
+    let mut answer = answer(&changes, &removed, &added, (&old, &new));
+    if args.format.output.is_picture() {
+        answer.special = picture(args, [&before, &after], probes, (&removed, &added))?;
+    }
     answer.print(&args.format)?;
     let same = changes.is_empty() && removed.is_empty() && added.is_empty();
     let status = if same { Status::Answered } else { Status::Denied };
     format::ended(if old.has_errors { &old } else { &new }, status)
+}
+
+/// The grid of both states, in the format that is asked for.
+fn picture(
+    args: &Args,
+    sides: [&Side<'_>; 2],
+    probes: Vec<Option<PortRange>>,
+    (removed, added): (&[String], &[String]),
+) -> Result<Vec<(Output, String)>, Failure> {
+    let others = grid::outside(&sides.map(|side| side.state.cluster()), true);
+    let asked = sides.map(|side| Asked { state: side.state, reach: &side.reach, others: others.clone() });
+    let grid = grid::Grid::new(&asked, probes);
+    grid.check(&args.expand).map_err(Failure::no_answer)?;
+    let mut footer = Vec::new();
+    for (names, only) in [(removed, "OLD"), (added, "NEW")] {
+        if !names.is_empty() {
+            footer.push(format!("only in {only}: {}", names.join(", ")));
+        }
+    }
+    footer.extend([format!("old {}", sides[0].state.summary), format!("new {}", sides[1].state.summary)]);
+    Ok(Sheet::diff(&grid, &args.expand, footer).drawn(args.format.output))
 }
 
 /// 2 open to all pods of both units, 1 to some, 0 to none.

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::units::{Between, unit_of};
 use crate::{
-    Failure, Outcome, Status, end,
+    Outcome, Status, end,
     format::{self, Answer, Table},
     port::{representative, summary},
     source::{self, State, plural},
@@ -78,7 +78,7 @@ impl Exposure {
 
 /// Answers.
 pub(crate) fn run(args: &Args) -> Outcome {
-    let mut state = source::read(&args.state).map_err(Failure::wrong_use)?;
+    let mut state = source::read(&args.state)?;
     let strangers = Strangers::new(&mut state);
     let workloads = strangers.judge(&state);
     let answer = answer(&workloads, &state);
@@ -150,7 +150,7 @@ impl Strangers {
             }
         }
         let sides: Vec<_> = alike.iter().map(|pod| Side { quick, pod, ingress, strangers: self }).collect();
-        let between = |open: &dyn Fn(&Side<'_>, Option<PortRange>) -> (bool, bool)| {
+        let between = |open: &Open| {
             let mut between = Between::default();
             for probe in &self.probes {
                 let open: Vec<_> = sides.iter().map(|side| open(side, *probe)).collect();
@@ -162,7 +162,9 @@ impl Strangers {
             }
             between
         };
-        let twice = |open: bool| (open, open);
+        const fn twice(open: bool) -> (bool, bool) {
+            (open, open)
+        }
         Exposure {
             pods: pods.len(),
             isolated,
@@ -172,6 +174,9 @@ impl Strangers {
         }
     }
 }
+
+/// Whether a port is open to all of somebody, and to a part of them.
+type Open = dyn Fn(&Side<'_>, Option<PortRange>) -> (bool, bool);
 
 /// One direction of one pod.
 struct Side<'a> {
@@ -187,7 +192,7 @@ impl Side<'_> {
     }
 
     fn to_own(&self, probe: Option<PortRange>) -> bool {
-        self.to_pods_of(&[self.pod.name.namespace.clone()], probe)
+        self.to_pods_of(std::slice::from_ref(&self.pod.name.namespace), probe)
     }
 
     fn to_any(&self, probe: Option<PortRange>) -> bool {
@@ -285,8 +290,7 @@ fn answer(workloads: &BTreeMap<String, Both>, state: &State) -> Answer {
             ]);
         }
         let [ingress, egress] = both;
-        elements
-            .push(json!({"name": name, "pods": ingress.pods, "ingress": ingress.json(), "egress": egress.json()}));
+        elements.push(json!({"name": name, "pods": ingress.pods, "ingress": ingress.json(), "egress": egress.json()}));
     }
     let head = vec!["WORKLOAD", "DIRECTION", "PROTECTED", "OWN NAMESPACE", "ANY NAMESPACE", "WORLD"];
     let mut answer = Answer {

@@ -5,14 +5,19 @@ use std::{collections::HashMap, net::IpAddr};
 use policy_compiler::{
     explain::{End, Family},
     model::Protocol,
-    reach::{Reach, Seat, Sort, ports_in_use},
+    reach::{PortRange, Reach, Seat, Sort, port_ranges, ports_in_use},
 };
 use serde_json::json;
 
 use crate::{
     Failure, Outcome, Status,
+    end::Member,
     format::{self, Answer, Output, Table},
-    port::Wanted,
+    picture::{
+        grid::{self, Asked},
+        sheet::Sheet,
+    },
+    port::{Wanted, summary},
     source::{self, State},
 };
 
@@ -38,6 +43,9 @@ pub(crate) struct Args {
     /// Leave the nodes out
     #[arg(long)]
     no_nodes: bool,
+    /// In a picture that is folded: open this namespace or workload (repeatable)
+    #[arg(long, value_name = "NAMESPACE|WORKLOAD")]
+    expand: Vec<String>,
 }
 
 /// An end of the matrix.
@@ -53,6 +61,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let mut ports = args.ports.iter().map(|text| port(text)).collect::<Result<Vec<_>, _>>()?;
     let addresses = args.ip.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
     let state = source::read(&args.state)?;
+    if args.format.output.is_picture() {
+        return picture(args, &state, &ports, &addresses);
+    }
     if ports.is_empty() {
         ports = ports_in_use(state.cluster());
     }
@@ -77,6 +88,26 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let answer = answer(&ends, &grids, &state, args.format.output);
     answer.print(&args.format)?;
     format::ended(&state, Status::Answered)
+}
+
+/// Draws it: at all ports at once, if none are named, and with the outside.
+fn picture(args: &Args, state: &State, ports: &[(Protocol, u16)], addresses: &[(String, IpAddr)]) -> Outcome {
+    let reach = Reach::new(state.cluster());
+    let one = |(protocol, port): &(Protocol, u16)| Some(PortRange { protocol: *protocol, first: *port, last: *port });
+    let probes: Vec<_> = match ports {
+        [] => port_ranges(state.cluster()).into_iter().map(Some).chain([None]).collect(),
+        ports => ports.iter().map(one).collect(),
+    };
+    let asked = if ports.is_empty() { "every port".to_owned() } else { format!("ports {}", summary(&probes)) };
+    let mut others = grid::outside(&[state.cluster()], !args.no_nodes);
+    let named =
+        addresses.iter().map(|(name, address)| Member { name: format!("ip/{name}"), end: End::Address(*address) });
+    others.extend(named.map(|member| ("addresses", member)));
+    let grid = grid::Grid::new(&[Asked { state, reach: &reach, others }], probes);
+    grid.check(&args.expand).map_err(Failure::no_answer)?;
+    let sheet = Sheet::matrix(&grid, &args.expand, vec![format!("asked of {asked}"), state.summary.to_string()]);
+    Answer { special: sheet.drawn(args.format.output), ..Answer::default() }.print(&args.format)?;
+    format::ended(state, Status::Answered)
 }
 
 /// The verdicts at one port.

@@ -22,7 +22,7 @@ pub(crate) struct Unit {
     pub(crate) name: String,
     pub(crate) members: Vec<Member>,
     /// One family after the other.
-    seats: Vec<Seat>,
+    pub(crate) seats: Vec<Seat>,
 }
 
 /// The ports between two units.
@@ -106,9 +106,8 @@ pub(crate) fn unit_of(state: &State, pod: &ObjectName) -> String {
     state.gathered.owners.get(pod).map_or_else(|| pod.to_string(), ToString::to_string)
 }
 
-/// The ports that one unit may open to another, of those that are asked; `None` if they have no family in common.
-pub(crate) fn between(reach: &Reach<'_>, from: &Unit, to: &Unit, probes: &[Option<PortRange>]) -> Option<Between> {
-    let mut between = Between::default();
+/// Who may connect to whom between two units: everybody of one to everybody of the other, but not to themselves.
+pub(crate) fn pairs<'a>(from: &'a Unit, to: &'a Unit) -> Vec<(&'a Seat, &'a Seat)> {
     let mut pairs: Vec<(&Seat, &Seat)> = Vec::new();
     for source in &from.seats {
         for destination in to.seats.iter().filter(|other| other.family == source.family) {
@@ -117,6 +116,13 @@ pub(crate) fn between(reach: &Reach<'_>, from: &Unit, to: &Unit, probes: &[Optio
             }
         }
     }
+    pairs
+}
+
+/// The ports that one unit may open to another, of those that are asked; `None` if they have no family in common.
+pub(crate) fn between(reach: &Reach<'_>, from: &Unit, to: &Unit, probes: &[Option<PortRange>]) -> Option<Between> {
+    let mut between = Between::default();
+    let pairs = pairs(from, to);
     if pairs.is_empty() {
         return None;
     }
