@@ -120,7 +120,8 @@ impl Canvas {
         );
         svg.element("title", &[], title);
         svg.element("desc", &[], words);
-        svg.raw("<style>\n");
+        // the nonce is for pages that hold it
+        svg.raw("<style nonce=\"policyctl\">\n");
         svg.raw(include_str!("svg.css"));
         svg.raw("</style>\n<defs><pattern id=\"hatch\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" ");
         svg.raw("patternTransform=\"rotate(45)\"><path class=\"hatch\" d=\"M0 0V6\"/></pattern></defs>\n");

@@ -74,7 +74,7 @@ mod tests {
             assert!(width(&short, 10) <= max.max(10), "{short} is {}", width(&short, 10));
         }
         check("deploy/web", 100, "deploy/web");
-        check("deploy/a-very-long-name-of-a-workload", 100, "deploy/a\u{2026}workload");
+        check("deploy/a-very-long-name-of-a-workload", 100, "deploy/a-\u{2026}-workload");
         check("\u{4e16}\u{754c}\u{4e16}\u{754c}\u{4e16}", 40, "\u{4e16}\u{2026}\u{754c}\u{4e16}");
         check("deploy/web", 0, "\u{2026}");
         check("", 0, "");

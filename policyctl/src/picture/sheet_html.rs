@@ -1,4 +1,4 @@
-//! A [`Sheet`] as an HTML page, in which namespaces and workloads are opened and folded: [`write`]. The table is built
+//! A [`Sheet`] as an HTML page, in which namespaces and workloads are opened and folded: [`write()`]. The table is built
 //! by `sheet.js` from what is handed to it here; without scripts the page shows the picture.
 
 use serde_json::json;
