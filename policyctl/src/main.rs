@@ -7,13 +7,14 @@ mod end;
 mod format;
 mod picture;
 mod port;
+mod progress;
 mod source;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use command::{can, diff, effective, explain, exposure, lint, list, matrix, reach, test};
+use command::{can, diff, effective, explain, exposure, lint, list, matrix, reach, snapshot, test};
 
 /// Explains what network policies allow.
 #[derive(Debug, Parser)]
@@ -56,6 +57,9 @@ enum Command {
     /// Check assertions about what is allowed, and end with status 1 if one fails
     #[command(after_help = test::HELP)]
     Test(test::Args),
+    /// Write the state of the cluster down, for --snapshot
+    #[command(after_help = snapshot::HELP)]
+    Snapshot(snapshot::Args),
     /// Print the script that completes this program's commands in a shell
     Completion {
         /// The shell
@@ -106,6 +110,7 @@ fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "policyctl", &mut script);

@@ -101,6 +101,22 @@ impl Gather {
         }
     }
 
+    /// Takes in objects that nobody edits where they are read from, such as those of an API server: their places are not
+    /// told. Those of faults are, unless `name` is empty.
+    pub fn unwritten(&mut self, name: &str, bytes: &[u8]) {
+        let before = self.assembled.diagnostics.len();
+        self.file(name, bytes, false);
+        if name.is_empty() {
+            for diagnostic in &mut self.assembled.diagnostics[before..] {
+                diagnostic.place = None;
+            }
+        }
+        self.assembled.cluster.origins.retain(|_, origin| &*origin.place.file != name);
+        for (_, origin) in self.templates.values_mut().filter(|(_, origin)| &*origin.place.file == name) {
+            *origin = Arc::new(Origin { place: origin.place.clone(), fields: BTreeMap::new() });
+        }
+    }
+
     /// Removes a policy that is there; `false` if it isn't.
     pub fn without_policy(&mut self, name: &ObjectName) -> bool {
         self.assembled.cluster.policies.remove(name).is_some()

@@ -26,11 +26,20 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Files before the change
-    #[arg(value_name = "OLD")]
-    old: String,
+    #[arg(
+        value_name = "OLD",
+        requires = "new",
+        conflicts_with_all = ["files", "snapshot", "cluster", "context", "kubeconfig", "without"]
+    )]
+    old: Option<String>,
     /// Files after the change
     #[arg(value_name = "NEW")]
-    new: String,
+    new: Option<String>,
+    /// Instead of OLD and NEW: what if these objects were applied to the cluster, or the snapshot (repeatable)
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
+    files: Vec<String>,
+    #[command(flatten)]
+    live: source::Live,
     #[command(flatten)]
     format: format::Args,
     /// In a picture that is folded: open this namespace or workload (repeatable)
@@ -75,8 +84,14 @@ struct Change {
 
 /// Answers: 0 no difference, 1 some.
 pub(crate) fn run(args: &Args) -> Outcome {
-    let read = |name: &String| source::read(&source::Args::of_file(name));
-    let (old, new) = (read(&args.old)?, read(&args.new)?);
+    let (old, new) = match (&args.old, &args.new) {
+        (Some(old), Some(new)) => source::pair(old, new)?,
+        _ if args.files.is_empty() && args.live.without.is_empty() => {
+            let message = "say what to compare: OLD NEW, or -f NEW for what it would change in the cluster";
+            return Err(Failure::wrong_use(anyhow::anyhow!(message)));
+        }
+        _ => source::before_and_after(&args.live, &args.files)?,
+    };
     let clusters = [old.cluster(), new.cluster()];
     let outside = end::world(&clusters);
     let probes: Vec<_> = port_ranges_of(&clusters).into_iter().map(Some).chain([None]).collect();

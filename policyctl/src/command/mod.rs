@@ -9,6 +9,7 @@ pub(crate) mod lint;
 pub(crate) mod list;
 pub(crate) mod matrix;
 pub(crate) mod reach;
+pub(crate) mod snapshot;
 pub(crate) mod test;
 pub(crate) mod units;
 

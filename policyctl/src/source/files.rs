@@ -1,4 +1,4 @@
-//! States from files: `-f FILE|DIR|-`. [`take`] reads one of them, or all of a folder.
+//! States from files: `-f FILE|DIR|-`. [`take`] reads one of them, or all of a folder; [`bytes`] is what a file holds.
 
 use std::{
     fs,
@@ -16,29 +16,41 @@ const MAX_SIZE: u64 = 100_000_000;
 /// Takes in what `name` names. With `replaces`, objects that are there already are replaced.
 pub(super) fn take(name: &str, gather: &mut Gather, replaces: bool) -> anyhow::Result<()> {
     if name == "-" {
-        let mut bytes = Vec::new();
-        io::stdin().take(MAX_SIZE + 1).read_to_end(&mut bytes).context("stdin can't be read")?;
-        ensure!(bytes.len() as u64 <= MAX_SIZE, "stdin holds more than {} MB; {SMALLER}", MAX_SIZE / 1_000_000);
-        gather.file("stdin", &bytes, replaces);
+        gather.file("stdin", &bytes(name)?, replaces);
         return Ok(());
     }
     let path = Path::new(name);
     let metadata = fs::metadata(path).with_context(|| format!("{name} can't be read"))?;
     if !metadata.is_dir() {
-        return read_file(path, gather, replaces);
+        gather.file(name, &read(path)?, replaces);
+        return Ok(());
     }
     let mut found = Vec::new();
     list(path, &mut vec![(metadata.dev(), metadata.ino())], &mut found)?;
     ensure!(!found.is_empty(), "{name} holds no file whose name ends in .yaml, .yml or .json");
     // the order in which the agent reads them, too: of an object that is there twice the last one counts
     found.sort();
-    found.iter().try_for_each(|path| read_file(path, gather, replaces))
+    for path in found {
+        gather.file(&path.display().to_string(), &read(&path)?, replaces);
+    }
+    Ok(())
+}
+
+/// What one file holds; `-` is stdin.
+pub(super) fn bytes(name: &str) -> anyhow::Result<Vec<u8>> {
+    if name != "-" {
+        return read(Path::new(name));
+    }
+    let mut bytes = Vec::new();
+    io::stdin().take(MAX_SIZE + 1).read_to_end(&mut bytes).context("stdin can't be read")?;
+    ensure!(bytes.len() as u64 <= MAX_SIZE, "stdin holds more than {} MB; {SMALLER}", MAX_SIZE / 1_000_000);
+    Ok(bytes)
 }
 
 const SMALLER: &str = "leave out what verdicts don't depend on: pods, namespaces, nodes, policies, services and \
                        endpointslices are enough";
 
-fn read_file(path: &Path, gather: &mut Gather, replaces: bool) -> anyhow::Result<()> {
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let unreadable = || format!("{} can't be read", path.display());
     let file = fs::File::open(path).with_context(unreadable)?;
     let size = file.metadata().with_context(unreadable)?.len();
@@ -48,8 +60,7 @@ fn read_file(path: &Path, gather: &mut Gather, replaces: bool) -> anyhow::Result
     // a pipe says nothing of its size
     file.take(MAX_SIZE + 1).read_to_end(&mut bytes).with_context(unreadable)?;
     ensure!(bytes.len() as u64 <= MAX_SIZE, too_large());
-    gather.file(&path.display().to_string(), &bytes, replaces);
-    Ok(())
+    Ok(bytes)
 }
 
 /// All object files below a folder, without those whose names are hidden: as the agent reads a folder. A folder in

@@ -1,11 +1,14 @@
 //! The state that a question is asked of, from wherever the flags say, a file for each kind of place; with `--with` and
 //! `--without` on top. [`read`] brings it.
 
+mod cluster;
 mod files;
+mod snapshot;
 
 use std::{collections::BTreeMap, fmt};
 
 use anyhow::bail;
+use jiff::Timestamp;
 use policy_compiler::{
     cluster::Cluster,
     diagnostic::Severity,
@@ -14,49 +17,137 @@ use policy_compiler::{
 };
 use serde::Serialize;
 
-use crate::Failure;
+pub(crate) use self::{
+    cluster::{About, Args as ClusterArgs, fetch},
+    snapshot::written,
+};
+use crate::{Failure, progress::Progress};
 
 /// Flags that say which state is meant.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {
     /// A file, a folder, or - for stdin: YAML or JSON, any mix of kinds (repeatable)
-    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE|DIR|-")]
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", conflicts_with_all = ["snapshot", "cluster", "context", "kubeconfig"])]
     pub(crate) files: Vec<String>,
     /// What if these objects were applied too (repeatable)
     #[arg(long, value_name = "FILE|DIR|-")]
     pub(crate) with: Vec<String>,
+    #[command(flatten)]
+    pub(crate) live: Live,
+}
+
+/// Flags that say which state is meant, apart from files.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct Live {
+    /// The state that policyctl snapshot has put aside
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["cluster", "context", "kubeconfig"])]
+    pub(crate) snapshot: Option<String>,
+    /// The cluster that the kubeconfig names, as for kubectl (the default)
+    #[arg(long)]
+    pub(crate) cluster: bool,
+    #[command(flatten)]
+    pub(crate) of: ClusterArgs,
     /// What if this policy were deleted (repeatable)
     #[arg(long, value_name = "[NAMESPACE/]POLICY")]
     pub(crate) without: Vec<String>,
-    /// The namespace of what names none (default: default)
+    /// The namespace of what names none (default: the context's, or default)
     #[arg(short, long, env = "POLICYCTL_NAMESPACE")]
     pub(crate) namespace: Option<String>,
+    /// Tell on stderr which state was used: where and when it was taken, and how much there is in it
+    #[arg(long)]
+    pub(crate) as_of: bool,
 }
 
 /// Where a state is to be had.
 #[derive(Clone, Copy, Debug)]
 enum Source<'a> {
     Files(&'a [String]),
+    Snapshot(&'a str),
+    Cluster(&'a ClusterArgs),
+}
+
+/// A source that has been asked.
+#[derive(Debug)]
+enum Opened<'a> {
+    Files(&'a [String]),
+    Snapshot(&'a str),
+    Cluster(cluster::Fetched),
 }
 
 impl Args {
-    /// Those that mean a file or a folder.
-    pub(crate) fn of_file(name: &str) -> Self {
-        Self { files: vec![name.to_owned()], with: Vec::new(), without: Vec::new(), namespace: None }
-    }
-
-    const fn source(&self) -> Source<'_> {
-        Source::Files(self.files.as_slice())
+    fn source(&self) -> Source<'_> {
+        if self.files.is_empty() { self.live.source() } else { Source::Files(&self.files) }
     }
 
     /// The namespace of what names none.
-    #[expect(clippy::unnecessary_wraps, reason = "a kubeconfig that says it may be unreadable")]
     pub(crate) fn namespace(&self) -> Result<String, Failure> {
-        match (&self.namespace, self.source()) {
-            (Some(namespace), _) => Ok(namespace.clone()),
-            (None, Source::Files(_)) => Ok("default".to_owned()),
+        self.source().namespace(self.live.namespace.as_deref())
+    }
+}
+
+impl Live {
+    fn source(&self) -> Source<'_> {
+        match &self.snapshot {
+            Some(name) => Source::Snapshot(name),
+            None => Source::Cluster(&self.of),
         }
+    }
+}
+
+impl<'a> Source<'a> {
+    fn namespace(self, flag: Option<&str>) -> Result<String, Failure> {
+        match (flag, self) {
+            (Some(namespace), _) => Ok(namespace.to_owned()),
+            (None, Source::Files(_) | Source::Snapshot(_)) => Ok("default".to_owned()),
+            (None, Source::Cluster(args)) => cluster::namespace(args),
+        }
+    }
+
+    fn open(self) -> Result<Opened<'a>, Failure> {
+        Ok(match self {
+            Self::Files(names) => Opened::Files(names),
+            Self::Snapshot(name) => Opened::Snapshot(name),
+            Self::Cluster(args) => Opened::Cluster(fetch(args, &mut Progress::begin())?),
+        })
+    }
+}
+
+/// What is on top of a source, for a question that begins with what if.
+#[derive(Clone, Copy, Debug, Default)]
+struct Change<'a> {
+    with: &'a [String],
+    without: &'a [String],
+    /// Of policies in `without`.
+    namespace: &'a str,
+}
+
+impl Opened<'_> {
+    fn read(&self, change: Change<'_>) -> anyhow::Result<State> {
+        let mut gather = Gather::default();
+        let taken = match self {
+            Self::Files(names) => {
+                for name in *names {
+                    files::take(name, &mut gather, false)?;
+                }
+                Taken::Files { files: names.to_vec() }
+            }
+            Self::Snapshot(name) => {
+                Taken::Snapshot { file: (*name).to_owned(), about: snapshot::take(name, &mut gather)? }
+            }
+            Self::Cluster(fetched) => {
+                gather.unwritten("", fetched.list().as_bytes());
+                Taken::Cluster { about: fetched.about.clone() }
+            }
+        };
+        for name in change.with {
+            files::take(name, &mut gather, true)?;
+        }
+        for name in change.without {
+            remove(&mut gather, name, change.namespace)?;
+        }
+        Ok(finish(gather, taken, change))
     }
 }
 
@@ -96,13 +187,26 @@ pub(crate) struct Summary {
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "source", rename_all = "camelCase")]
 enum Taken {
-    Files { files: Vec<String> },
+    Files {
+        files: Vec<String>,
+    },
+    Snapshot {
+        file: String,
+        #[serde(flatten)]
+        about: About,
+    },
+    Cluster {
+        #[serde(flatten)]
+        about: About,
+    },
 }
 
 impl fmt::Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Files { files } => f.write_str(&files.join(", ")),
+            Self::Snapshot { file, about } => write!(f, "{file}, of {about} at {}", about.taken_at),
+            Self::Cluster { about } => about.fmt(f),
         }
     }
 }
@@ -117,8 +221,28 @@ impl fmt::Display for Summary {
             write!(f, " without {}", self.without.join(", "))?;
         }
         let (pods, policies) = (plural(self.pods, "pod", "pods"), plural(self.policies, "policy", "policies"));
-        write!(f, " ({pods}, {policies}, API defaults applied)")
+        let defaults = if matches!(self.taken, Taken::Files { .. }) { ", API defaults applied" } else { "" };
+        write!(f, " ({pods}, {policies}{defaults})")
     }
+}
+
+impl Summary {
+    /// Everything that there is to say of when it was taken.
+    fn as_of(&self) -> String {
+        match &self.taken {
+            Taken::Files { .. } => format!("{self}, read at {}", seconds(Timestamp::now())),
+            Taken::Snapshot { about, .. } => format!("{self}, resourceVersion {}", about.resource_version),
+            Taken::Cluster { about } => format!(
+                "{self} at {}, resourceVersion {}, taken at {}",
+                about.server, about.resource_version, about.taken_at
+            ),
+        }
+    }
+}
+
+/// Nobody asks for more.
+fn seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 /// `1 pod`, `2 pods`
@@ -129,46 +253,71 @@ pub(crate) fn plural(count: usize, one: &str, many: &str) -> String {
 /// Reads all of it, and tells what is wrong with it on stderr.
 pub(crate) fn read(args: &Args) -> Result<State, Failure> {
     let state = gather(args)?;
-    let diagnostics = &state.gathered.diagnostics;
-    for diagnostic in diagnostics.iter().take(MAX_TOLD) {
-        eprintln!("{diagnostic}");
-    }
-    if diagnostics.len() > MAX_TOLD {
-        eprintln!("warning: {} more findings are not shown", diagnostics.len() - MAX_TOLD);
-    }
-    if state.has_errors {
-        eprintln!("warning: the answer leaves out what could not be read");
-    }
+    state.tell_faults();
     Ok(state)
 }
 
 /// Reads all of it, and tells nothing.
 pub(crate) fn gather(args: &Args) -> Result<State, Failure> {
-    let mut gather = Gather::default();
-    let taken = match args.source() {
-        Source::Files(names) => {
-            for name in names {
-                files::take(name, &mut gather, false).map_err(Failure::wrong_use)?;
-            }
-            Taken::Files { files: names.to_vec() }
-        }
-    };
-    for name in &args.with {
-        files::take(name, &mut gather, true).map_err(Failure::wrong_use)?;
+    let namespace = if args.live.without.is_empty() { String::new() } else { args.namespace()? };
+    let change = Change { with: &args.with, without: &args.live.without, namespace: &namespace };
+    let state = args.source().open()?.read(change).map_err(Failure::wrong_use)?;
+    if args.live.as_of {
+        eprintln!("{}", state.summary.as_of());
     }
-    for name in &args.without {
-        remove(&mut gather, name, &args.namespace()?).map_err(Failure::wrong_use)?;
-    }
-    Ok(finish(gather, taken, args))
+    Ok(state)
 }
 
-fn finish(gather: Gather, taken: Taken, args: &Args) -> State {
+/// Two states to be compared: each of its own file or folder.
+pub(crate) fn pair(old: &str, new: &str) -> Result<(State, State), Failure> {
+    let read = |name: &str| {
+        let state = Opened::Files(&[name.to_owned()]).read(Change::default()).map_err(Failure::wrong_use)?;
+        state.tell_faults();
+        Ok(state)
+    };
+    Ok((read(old)?, read(new)?))
+}
+
+/// Two states to be compared: one as it is, and what it would be if `with` were applied and the policies of `--without`
+/// deleted.
+pub(crate) fn before_and_after(live: &Live, with: &[String]) -> Result<(State, State), Failure> {
+    let source = live.source();
+    let namespace =
+        if live.without.is_empty() { String::new() } else { source.namespace(live.namespace.as_deref())? };
+    let opened = source.open()?;
+    let before = opened.read(Change::default()).map_err(Failure::wrong_use)?;
+    let change = Change { with, without: &live.without, namespace: &namespace };
+    let after = opened.read(change).map_err(Failure::wrong_use)?;
+    // what is wrong with the one is wrong with the other
+    after.tell_faults();
+    if live.as_of {
+        eprintln!("{}", before.summary.as_of());
+    }
+    Ok((before, after))
+}
+
+impl State {
+    fn tell_faults(&self) {
+        let diagnostics = &self.gathered.diagnostics;
+        for diagnostic in diagnostics.iter().take(MAX_TOLD) {
+            eprintln!("{diagnostic}");
+        }
+        if diagnostics.len() > MAX_TOLD {
+            eprintln!("warning: {} more findings are not shown", diagnostics.len() - MAX_TOLD);
+        }
+        if self.has_errors {
+            eprintln!("warning: the answer leaves out what could not be read");
+        }
+    }
+}
+
+fn finish(gather: Gather, taken: Taken, change: Change<'_>) -> State {
     let gathered = gather.finish();
     let has_errors = gathered.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     let summary = Summary {
         taken,
-        with: args.with.clone(),
-        without: args.without.clone(),
+        with: change.with.to_vec(),
+        without: change.without.to_vec(),
         pods: gathered.cluster.pods.len(),
         policies: gathered.cluster.policies.len(),
         ignored: gathered.ignored.clone(),
