@@ -7,7 +7,7 @@ use rustc_hash::FxHashSet;
 
 use super::{Batch, Compiler};
 use crate::{
-    change::TableUse,
+    change::{PodTables, TableUse},
     plan::{Delta, PodChange, Side, TableParts},
     table::{Row, Table},
 };
@@ -98,12 +98,22 @@ impl Compiler {
         let mut pods: Vec<_> = delta.pods.iter().filter(|change| revokes(change)).filter_map(uid).collect();
         if !tables.is_empty() {
             let uses = |table: Option<TableUse>| table.is_some_and(|table| tables.contains(&table.id));
-            let sent = self.local_pods.values().filter_map(|local| local.sent.as_ref());
-            pods.extend(sent.filter(|pod| uses(pod.ingress) || uses(pod.egress)).map(|pod| pod.uid.clone()));
+            pods.extend(
+                self.sent_pods().filter(|pod| uses(pod.ingress) || uses(pod.egress)).map(|pod| pod.uid.clone()),
+            );
+        }
+        if !delta.endpoints_in.is_empty() {
+            // what a pod has forwarded so far may come from the address of another pod or a node now
+            let forwards = |pod: &&PodTables| self.options.endpoints || pod.forwards;
+            pods.extend(self.sent_pods().filter(forwards).map(|pod| pod.uid.clone()));
         }
         pods.sort_unstable();
         pods.dedup();
         pods
+    }
+
+    fn sent_pods(&self) -> impl Iterator<Item = &PodTables> {
+        self.local_pods.values().filter_map(|local| local.sent.as_ref())
     }
 
     /// Tables that were there before and whose rows may refuse what they allowed.

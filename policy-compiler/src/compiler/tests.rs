@@ -425,3 +425,33 @@ fn endpoints_are_told_while_somebody_forwards() {
     compiler.apply(namespace(false));
     assert!(compiler.contents().endpoints.is_empty());
 }
+
+/// A pod that forwards may have flows from an address that becomes another pod's, from which it may send no longer.
+#[test]
+fn what_was_forwarded_is_judged_again_when_its_address_becomes_a_pods() {
+    let forwarding = |forwards| {
+        let labels = Labels::from([label("kubernetes.io/metadata.name=ns")]);
+        Event::PutNamespace(Namespace { name: "ns".into(), labels, forwards, audit: false })
+    };
+    let raises = |compiler: &mut Compiler, event| {
+        let steps = compiler.apply(event).steps;
+        let raised = steps.into_iter().filter_map(|step| match step {
+            Step::RaiseEpoch(pods) => Some(pods),
+            _ => None,
+        });
+        raised.flatten().map(|uid| uid.to_string()).collect::<Vec<_>>()
+    };
+    let elsewhere = |address| Event::PutPod(Pod { node: Some("there".into()), ..pod("new", "app=new", &[address]) });
+    let mut compiler = compiler(server_and_client());
+    assert_eq!(raises(&mut compiler, elsewhere("10.0.0.9")), [""; 0], "nobody forwards");
+    compiler.apply(forwarding(true));
+    let local = raises(&mut compiler, elsewhere("10.0.0.8"));
+    let mut pods: Vec<String> = compiler.pods().iter().map(|pod| pod.uid.to_string()).collect();
+    pods.sort_unstable();
+    assert!(!pods.is_empty());
+    assert_eq!(local, pods);
+    assert_eq!(raises(&mut compiler, Event::DeletePod(ObjectName::new("ns", "new"))), [""; 0], "nothing is taken away");
+    let mut compiler = Compiler::new(Options { endpoints: true, ..Options::new("node") });
+    compiler.apply_all(server_and_client());
+    assert_eq!(raises(&mut compiler, elsewhere("10.0.0.9")), pods, "all pods may forward");
+}
