@@ -15,7 +15,12 @@ use kube::{
     client::{Body, ConfigExt as _},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use tokio::sync::Mutex;
+use tokio::{
+    runtime::Handle,
+    sync::Mutex,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
 use tower::{BoxError, ServiceBuilder};
 
 use super::failure::{Failure, innermost};
@@ -47,6 +52,8 @@ pub(super) async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Failure
 pub(super) struct Connection {
     kubeconfig: Option<PathBuf>,
     current: Mutex<Numbered>,
+    /// The reading of credentials that goes on, if one does.
+    renewal: Mutex<Option<JoinHandle<Result<Numbered, Failure>>>>,
 }
 
 /// A client, and which one it is of those that there have been.
@@ -67,7 +74,7 @@ impl Connection {
     pub(super) async fn open(kubeconfig: Option<&Path>) -> Result<Self, Failure> {
         let client = connect(kubeconfig).await?;
         let current = Mutex::new(Numbered { client, number: 0 });
-        Ok(Self { kubeconfig: kubeconfig.map(Path::to_owned), current })
+        Ok(Self { kubeconfig: kubeconfig.map(Path::to_owned), current, renewal: Mutex::default() })
     }
 
     /// The client to use now.
@@ -75,16 +82,31 @@ impl Connection {
         self.current.lock().await.clone()
     }
 
-    /// The credentials of this client were refused. Makes another, unless somebody has by now; where they can't be read,
-    /// the old ones stay.
-    pub(super) async fn renew(&self, refused: &Numbered) {
-        let mut current = self.current.lock().await;
-        if current.number != refused.number {
+    /// The credentials of this client were refused. Makes another, unless somebody has by now, or is at it; where they
+    /// can't be read, the old ones stay. Whoever keeps them, a program or a file system, may not answer: after `patience`
+    /// this comes back, and the next call waits for the same answer, so that no two are ever asked for.
+    pub(super) async fn renew(&self, refused: &Numbered, patience: Duration) {
+        let Ok(mut renewal) = self.renewal.try_lock() else { return };
+        if self.current.lock().await.number != refused.number {
             return;
         }
-        match connect(self.kubeconfig.as_deref()).await {
-            Ok(client) => *current = Numbered { client, number: current.number + 1 },
-            Err(failure) => tracing::debug!("the credentials were refused and can't be read again: {failure}"),
+        let reading = renewal.get_or_insert_with(|| {
+            let (kubeconfig, runtime, number) = (self.kubeconfig.clone(), Handle::current(), refused.number + 1);
+            // kube waits for a program that gives credentials, and the standard library for a file, where they stand
+            spawn_blocking(move || {
+                let client = runtime.block_on(connect(kubeconfig.as_deref()));
+                client.map(|client| Numbered { client, number })
+            })
+        });
+        let Ok(read) = timeout(patience, reading).await else {
+            tracing::warn!("the credentials were refused, and reading them again takes longer than {patience:?}");
+            return;
+        };
+        *renewal = None;
+        match read {
+            Ok(Ok(renewed)) => *self.current.lock().await = renewed,
+            Ok(Err(failure)) => tracing::debug!("the credentials were refused and can't be read again: {failure}"),
+            Err(error) => tracing::error!("the credentials were refused, and reading them again failed: {error}"),
         }
     }
 }
@@ -123,4 +145,48 @@ pub(super) fn with_config(config: Config) -> Result<Client, Failure> {
         .map_err(BoxError::from)
         .service(http);
     Ok(Client::new(service, config.default_namespace))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write as _};
+
+    use nix::{sys::stat::Mode, unistd::mkfifo};
+
+    use super::*;
+
+    const KUBECONFIG: &str = r#"{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}], "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}"#;
+
+    #[tokio::test]
+    async fn credentials_that_cannot_be_read_in_time_keep_nobody_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, patience) = (folder.path().join("kubeconfig"), Duration::from_millis(20));
+        fs::write(&path, KUBECONFIG).unwrap();
+        let connection = Connection::open(Some(&path)).await.unwrap();
+        let used = connection.client().await;
+        // who reads it waits until somebody writes
+        fs::remove_file(&path).unwrap();
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let long = Duration::from_secs(60);
+        for _ in 0..2 {
+            timeout(long, connection.renew(&used, patience)).await.expect("it waits for the credentials");
+            assert_eq!(connection.client().await.number, used.number, "the old ones stay");
+        }
+        {
+            let waits = connection.renew(&used, long);
+            tokio::pin!(waits);
+            assert!(timeout(patience, &mut waits).await.is_err());
+            let others = async {
+                connection.renew(&used, long).await;
+                connection.client().await
+            };
+            timeout(long, others).await.expect("the other watches wait as well");
+            // there is one reader for all three calls, so that what is written once is enough
+            fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(KUBECONFIG.as_bytes()).unwrap();
+            timeout(long, waits).await.expect("the credentials were written");
+        }
+        assert_eq!(connection.client().await.number, used.number + 1);
+    }
 }

@@ -141,7 +141,7 @@ impl Watch {
                 }
                 Err(Stop::Failed(failure)) => {
                     if matches!(failure, Failure::Credentials(_)) {
-                        self.connection.renew(&used).await;
+                        self.connection.renew(&used, self.pace.answer).await;
                     }
                     if self.tell(News::Failing(failure)).await.is_err() {
                         return;
