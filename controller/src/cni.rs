@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 pub struct Call {
     /// `CNI_CONTAINERID`: the pod's sandbox. One pod may have several, one after the other.
     pub container_id: String,
+    /// `CNI_IFNAME`: the interface inside. Empty where nobody has said it.
+    #[serde(default)]
+    pub container_interface: String,
     /// `K8S_POD_NAMESPACE`
     pub namespace: String,
     /// `K8S_POD_NAME`
@@ -44,6 +47,25 @@ impl Call {
     pub fn is_about(&self, pod: &Pod) -> bool {
         let is_hash = self.uid.len() == 32 && self.uid.bytes().all(|byte| byte.is_ascii_hexdigit());
         *self.uid == *pod.uid || (is_hash && pod.name == self.pod())
+    }
+}
+
+/// The interface of a sandbox that is about to go, of several that the sandbox may have.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HangUp {
+    /// [`Call::container_id`]
+    pub container_id: String,
+    /// [`Call::container_interface`]; without it, all that the sandbox has.
+    pub container_interface: Option<String>,
+}
+
+impl HangUp {
+    /// Whether this is the end of what `call` was about.
+    #[must_use]
+    pub fn ends(&self, call: &Call) -> bool {
+        let is_it = |interface: &String| call.container_interface.is_empty() || *interface == call.container_interface;
+        self.container_id == call.container_id && self.container_interface.as_ref().is_none_or(is_it)
     }
 }
 

@@ -66,9 +66,25 @@ pub(crate) fn call(socket: &Path, record: &Record, patience: Duration) -> Result
     read(&ask(socket, &target, &body, patience + GRACE)?)
 }
 
-/// Tells that a sandbox goes.
-pub(crate) fn hang_up(socket: &Path, container_id: &str, patience: Duration) -> Result<(), Unanswered> {
-    ask(socket, &format!("DELETE /v1/cni?containerId={container_id}"), "", patience).map(drop)
+/// Tells that a sandbox's interface goes: by its name inside, since a sandbox may have several.
+pub(crate) fn hang_up(
+    socket: &Path,
+    container_id: &str,
+    interface: &str,
+    patience: Duration,
+) -> Result<(), Unanswered> {
+    let (container_id, interface) = (encoded(container_id), encoded(interface));
+    let target = format!("DELETE /v1/cni?containerId={container_id}&containerInterface={interface}");
+    ask(socket, &target, "", patience).map(drop)
+}
+
+/// As a value of a query (RFC 3986 section 2): interfaces may have any name without `/`, `:` and spaces.
+fn encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(encode).collect()
 }
 
 /// Asks whether pods can be added.
@@ -143,8 +159,12 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(50);
 
-    /// What becomes of a question that is answered so, and what the question was.
+    /// What becomes of the question for readiness that is answered so, and what the question was.
     fn answered(answer: &'static str) -> (Result<Readiness, Unanswered>, String) {
+        answered_to(answer, |socket| readiness(socket, Duration::from_secs(10)))
+    }
+
+    fn answered_to<T>(answer: &'static str, ask: impl FnOnce(&Path) -> T) -> (T, String) {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("agent.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -159,8 +179,17 @@ mod tests {
             connection.write_all(answer.as_bytes()).unwrap();
             String::from_utf8(question).unwrap()
         });
-        let result = readiness(&socket, Duration::from_secs(10));
+        let result = ask(&socket);
         (result, server.join().unwrap())
+    }
+
+    #[test]
+    fn what_goes_is_named_with_its_interface() {
+        let ask = |socket: &Path| hang_up(socket, "c.1", "e&t=0 +", Duration::from_secs(10));
+        let (result, question) = answered_to("HTTP/1.0 204 No Content\r\n\r\n", ask);
+        result.unwrap();
+        let expected = "DELETE /v1/cni?containerId=c.1&containerInterface=e%26t%3D0%20%2B HTTP/1.0\r\n";
+        assert!(question.starts_with(expected), "{question}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the CNI plugin asks: `PUT /v1/cni` when an interface was made for a pod, `DELETE` when its sandbox goes, `GET`
+//! What the CNI plugin asks: `PUT /v1/cni` when an interface was made for a pod, `DELETE` when it goes, `GET`
 //! whether it may ask at all.
 
 use std::time::Duration;
@@ -12,7 +12,10 @@ use axum::{
 use serde::Deserialize;
 
 use super::{PATIENCE, Shared, ask};
-use crate::{cni::Call, state::Request};
+use crate::{
+    cni::{Call, HangUp},
+    state::Request,
+};
 
 /// How long a plugin may let the agent wait for a pod's tables.
 const LONGEST: Duration = Duration::from_mins(10);
@@ -44,16 +47,9 @@ pub(super) async fn call(
     }
 }
 
-/// What goes with [`hang_up`].
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct HangUpQuery {
-    container_id: String,
-}
-
-/// The sandbox goes.
-pub(super) async fn hang_up(State(shared): State<Shared>, Query(query): Query<HangUpQuery>) -> Response {
-    match ask(&shared, |answer| Request::HangUp(query.container_id, answer), PATIENCE).await {
+/// An interface goes, or a whole sandbox.
+pub(super) async fn hang_up(State(shared): State<Shared>, Query(query): Query<HangUp>) -> Response {
+    match ask(&shared, |answer| Request::HangUp(query, answer), PATIENCE).await {
         Some(()) => StatusCode::NO_CONTENT.into_response(),
         None => dead(),
     }

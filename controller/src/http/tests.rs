@@ -82,8 +82,9 @@ async fn serve(router: fn(Shared) -> Router, dead: bool) -> Server {
                     let reason = format!("{} waits for {patience:?}", call.pod());
                     answer.send(Standing::Held { reason }).unwrap();
                 }
-                Request::HangUp(container_id, answer) => {
-                    assert_eq!(container_id, "c1");
+                Request::HangUp(gone, answer) => {
+                    assert_eq!(gone.container_id, "c1");
+                    assert!(gone.container_interface.is_none_or(|interface| interface == "eth+0"));
                     answer.send(()).unwrap();
                 }
             }
@@ -241,6 +242,8 @@ async fn the_cni_plugin_asks() {
     assert_eq!(server.ask(&put("?patience=2500", call)).await, held("2.5s"));
     assert_eq!(server.ask(&put("?patience=0", "{}")).await.0, 422);
     assert_eq!(server.ask(&put("?patients=0", call)).await.0, 400);
+    let gone = "DELETE /v1/cni?containerId=c1&containerInterface=eth%2b0 HTTP/1.0\r\n\r\n";
+    assert_eq!(server.ask(gone).await.0, 204);
     assert_eq!(server.ask("DELETE /v1/cni?containerId=c1 HTTP/1.0\r\n\r\n").await.0, 204);
 
     let (status, body) = server.get("/v1/cni").await;

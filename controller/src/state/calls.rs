@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::{Condition, Datapath, State};
 use crate::{
     bind::{Assignment, Inhabited},
-    cni::{Call, Standing},
+    cni::{Call, HangUp, Standing},
     source::Update,
 };
 
@@ -167,6 +167,7 @@ impl<D: Datapath> State<D> {
             let call = Call {
                 // of no sandbox that the plugin will take away: it goes with its interface
                 container_id: String::new(),
+                container_interface: String::new(),
                 namespace: pod.name.namespace.to_string(),
                 name: pod.name.name.to_string(),
                 uid: uid.to_string(),
@@ -178,11 +179,10 @@ impl<D: Datapath> State<D> {
         }
     }
 
-    /// A sandbox goes, and its interface with it.
-    pub(super) fn hang_up(&mut self, container_id: &str) {
-        let is_gone = |known: &Known| known.call.container_id == container_id;
-        let gone: Vec<u32> =
-            self.calls.known.iter().filter(|(_, known)| is_gone(known)).map(|(index, _)| *index).collect();
+    /// An interface goes. The sandbox may have others, of which another network's DEL tells.
+    pub(super) fn hang_up(&mut self, gone: &HangUp) {
+        let known = self.calls.known.iter().filter(|(_, known)| gone.ends(&known.call));
+        let gone: Vec<u32> = known.map(|(index, _)| *index).collect();
         gone.into_iter().for_each(|index| self.forget(index));
     }
 

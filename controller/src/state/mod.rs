@@ -44,7 +44,7 @@ pub use self::{
 };
 use crate::{
     bind::Assignment,
-    cni::{Call, Standing},
+    cni::{Call, HangUp, Standing},
     engines::Engines,
     links::{Hint, Links, Lister},
     metrics::Metrics,
@@ -82,8 +82,8 @@ pub enum Request {
     Tables(TableCursor, oneshot::Sender<Page<Op, TableCursor>>),
     /// The CNI plugin has an interface for a pod; the answer comes when its tables are in force, or after that time.
     Call(Call, Duration, oneshot::Sender<Standing>),
-    /// The interfaces of the sandbox with this id are about to go.
-    HangUp(String, oneshot::Sender<()>),
+    /// An interface of a sandbox is about to go, or all that it has.
+    HangUp(HangUp, oneshot::Sender<()>),
 }
 
 /// What comes to the state.
@@ -372,8 +372,8 @@ impl<D: Datapath> State<D> {
             Request::Pods(answer) => _ = answer.send((self.moment(), self.compiled_pods())),
             Request::Tables(from, answer) => _ = answer.send(self.writes(from)),
             Request::Call(call, patience, answer) => self.call(call, patience, answer),
-            Request::HangUp(container_id, answer) => {
-                self.hang_up(&container_id);
+            Request::HangUp(gone, answer) => {
+                self.hang_up(&gone);
                 _ = answer.send(());
             }
         }

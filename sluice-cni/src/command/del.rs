@@ -30,7 +30,7 @@ pub(super) fn forget(settings: &Settings, container_id: &str, interface: &str) {
         eprintln!("sluice-cni: the record of container {container_id} can't be removed: {error}");
     }
     // an agent that isn't there knows of nothing
-    match agent::hang_up(&settings.socket, container_id, PATIENCE) {
+    match agent::hang_up(&settings.socket, container_id, interface, PATIENCE) {
         Ok(()) | Err(agent::Unanswered::Absent { .. }) => {}
         Err(error) => eprintln!("sluice-cni: {}", sentence(&error)),
     }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::{bound::Shown, *};
 use crate::{
-    cni::{Call, Standing},
+    cni::{Call, HangUp, Standing},
     state::Request,
 };
 
@@ -28,6 +28,7 @@ pub(super) fn pod_object(name: &str, uid: &str, address: Option<&str>) -> Event 
 fn call(container: &str, name: &str, uid: &str, ifindex: u32, address: &str) -> Call {
     Call {
         container_id: container.into(),
+        container_interface: format!("eth{ifindex}"),
         namespace: "ns".into(),
         name: name.into(),
         uid: uid.into(),
@@ -154,7 +155,11 @@ fn what_was_told_ends_with_the_sandbox_or_its_interface() {
         state.ask(&call(name, name, name, index, address), LONG);
     }
     let (answer, mut answered) = oneshot::channel();
-    state.answer(Request::HangUp("a".into(), answer));
+    let gone = |interface: &str| HangUp { container_id: "a".into(), container_interface: Some(interface.into()) };
+    state.hang_up(&gone("eth1"));
+    state.settle();
+    assert_eq!(state.applier.condition("a"), Condition::Enforced, "the interface of another network has gone");
+    state.answer(Request::HangUp(gone("eth5"), answer));
     assert_eq!(answered.try_recv(), Ok(()));
     state.settle();
     assert_eq!(fake.kernel().pods[&5].flags & PodFlags::HELD, PodFlags::HELD, "it has no address any more");
@@ -217,8 +222,8 @@ fn a_network_that_is_added_later_takes_nothing_over() {
     state.tell(pod_object("a", "u", Some("10.0.0.5")));
     state.ask(&call("c", "a", "u", 5, "10.0.0.5"), LONG);
     state.ask(&call("c", "a", "u", 6, "192.168.7.2"), LONG);
-    // the second network is taken away, for all that is told the sandbox, and a third one comes
-    state.hang_up("c");
+    // the sandbox goes, as far as is told, and a third network comes
+    state.hang_up(&HangUp { container_id: "c".into(), container_interface: None });
     *shown.0.lock().unwrap() = vec![beside(5), beside(7)];
     let mut answered = state.ask(&call("c", "a", "u", 7, "192.168.8.2"), LONG);
     let reason = "the network policies of ns/a are enforced at veth5".to_owned();
