@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, io,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -10,12 +10,13 @@ use std::{
 
 use enforcer::{NetlinkError, veth::Interfaces};
 use nix::{
+    errno::Errno,
     time::{ClockId, clock_gettime},
     unistd::{SysconfVar, sysconf},
 };
 use rustc_hash::FxHashMap;
 
-use crate::cgroup;
+use crate::cgroup::Node;
 
 /// The processes in a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub enum Who {
     NoPod,
     /// Those of several pods, or of a pod and others: the pods' UIDs.
     Several(BTreeSet<Arc<str>>),
+    /// Some whose control group can't be read, or tells of several pods: they may be a pod's.
+    Unknown,
 }
 
 impl Who {
@@ -42,10 +45,19 @@ impl Who {
     pub fn pods(&self) -> impl Iterator<Item = &Arc<str>> {
         let (one, several) = match self {
             Self::Pod(uid) => (Some(uid), None),
-            Self::NoPod => (None, None),
+            Self::NoPod | Self::Unknown => (None, None),
             Self::Several(uids) => (None, Some(uids)),
         };
         one.into_iter().chain(several.into_iter().flatten())
+    }
+
+    /// Whose processes are there, if the one's are and the other's.
+    fn and(self, other: Self) -> Self {
+        if self == other {
+            return self;
+        }
+        let pods: BTreeSet<Arc<str>> = self.pods().chain(other.pods()).cloned().collect();
+        if pods.is_empty() { Self::Unknown } else { Self::Several(pods) }
     }
 }
 
@@ -55,6 +67,7 @@ pub(crate) fn namespaces(
     interfaces: &mut Interfaces,
     wanted: &BTreeSet<i32>,
 ) -> Result<BTreeMap<i32, Inhabitants>, NetlinkError> {
+    let node = Node::read();
     let mut ids = FxHashMap::<PathBuf, Option<i32>>::default();
     let mut found = BTreeMap::<i32, Inhabitants>::new();
     // processes that end meanwhile, and those that may not be looked at, are as good as none
@@ -70,17 +83,25 @@ pub(crate) fn namespaces(
             }
         };
         let Some(id) = id.filter(|id| wanted.contains(id)) else { continue };
-        let pod = fs::read_to_string(process.path().join("cgroup")).ok().and_then(|groups| cgroup::pod_of(&groups));
-        let who = pod.map_or(Who::NoPod, |uid| Who::Pod(uid.into()));
+        let who = match (&node, fs::read_to_string(process.path().join("cgroup"))) {
+            (_, Err(error)) if is_over(&error) => continue,
+            (Ok(node), Ok(groups)) => node.owner(&groups),
+            _ => Who::Unknown,
+        };
         let started = fs::read_to_string(process.path().join("stat")).ok().and_then(|stat| started(&stat));
         let started = started.unwrap_or(Duration::MAX);
-        let there = found.entry(id).or_insert_with(|| Inhabitants { who: who.clone(), started });
-        there.started = there.started.min(started);
-        if there.who != who {
-            there.who = Who::Several(there.who.pods().chain(who.pods()).cloned().collect());
-        }
+        let all = match found.remove(&id) {
+            Some(there) => Inhabitants { who: there.who.and(who), started: there.started.min(started) },
+            None => Inhabitants { who, started },
+        };
+        found.insert(id, all);
     }
     Ok(found)
+}
+
+/// Whether the process has ended: before its file was opened, or since then.
+fn is_over(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ESRCH as i32)
 }
 
 /// The time since the boot, in which the start of a process is told.
@@ -99,6 +120,18 @@ fn started(stat: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_several_processes_are() {
+        let pod = |uid: &str| Who::Pod(uid.into());
+        let several = |uids: &[&str]| Who::Several(uids.iter().map(|uid| (*uid).into()).collect());
+        assert_eq!(pod("a").and(pod("a")), pod("a"));
+        assert_eq!(pod("a").and(pod("b")).and(Who::NoPod), several(&["a", "b"]));
+        assert_eq!(Who::NoPod.and(pod("a")), several(&["a"]));
+        assert_eq!(pod("a").and(Who::Unknown), several(&["a"]), "they may be another pod's");
+        assert_eq!(Who::NoPod.and(Who::NoPod), Who::NoPod);
+        assert_eq!(Who::NoPod.and(Who::Unknown), Who::Unknown, "they may be a pod's after all");
+    }
 
     #[test]
     fn the_start_of_a_process() {

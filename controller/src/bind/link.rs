@@ -38,7 +38,7 @@ impl Link {
     pub fn pod(&self) -> Option<&Arc<str>> {
         match &self.inhabitants.as_ref()?.who {
             Who::Pod(uid) => Some(uid),
-            Who::NoPod | Who::Several(_) => None,
+            Who::NoPod | Who::Several(_) | Who::Unknown => None,
         }
     }
 
@@ -50,7 +50,7 @@ impl Link {
         pods.peek().is_some() && pods.all(|pod| !cgroup::is_static(pod) && **pod != *uid)
     }
 
-    /// Whether a pod's process is there.
+    /// Whether a pod's process is there, or one that may be a pod's.
     #[must_use]
     pub fn has_pods(&self) -> bool {
         self.inhabitants.as_ref().is_some_and(|inhabitants| inhabitants.who != Who::NoPod)

@@ -45,6 +45,10 @@ impl<D: Datapath> State<D> {
         let mut strangers = std::mem::take(&mut self.holds.strangers);
         for link in links {
             let Some(inhabitants) = &link.inhabitants else { continue };
+            if inhabitants.who == Who::Unknown {
+                // neither a stranger, nor whose wait could be told
+                continue;
+            }
             if inhabitants.who == Who::NoPod {
                 let started = inhabitants.started;
                 let known = strangers.remove(&link.index).filter(|known| known.started == started);

@@ -123,6 +123,13 @@ fn processes_of_no_pod_are_left_alone_once_they_have_stayed() {
     show(&mut state, &shown, [links(), vec![link(8, "172.17.0.8")]].concat());
     show(&mut state, &shown, visited());
     assert_eq!(assignment(&state, 8), Some(Assignment::Held), "another one was there meanwhile");
+    // nor does a look at which its control group can't be read
+    state.holds.strangers.get_mut(&8).unwrap().seen = Duration::ZERO;
+    let unknown = Link { inhabitants: some(Who::Unknown, Duration::ZERO), ..link(8, "172.17.0.8") };
+    show(&mut state, &shown, [links(), vec![unknown]].concat());
+    assert_eq!(assignment(&state, 8), Some(Assignment::Held), "it may be a pod's");
+    show(&mut state, &shown, visited());
+    assert_eq!(assignment(&state, 8), Some(Assignment::Held), "it has to stay from now on");
     state.tell(pod_object("vm", "m", None));
     state.holds.strangers.get_mut(&8).unwrap().seen = Duration::ZERO;
     show(&mut state, &shown, visited());
