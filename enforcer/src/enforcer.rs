@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use enforcer_abi::{Address, Counters, EventBudget, FlowKey, FlowValue, Op, PodEntry, Settings, epoch_cell, map};
+use enforcer_abi::{Address, Counters, EventBudget, FlowKey, FlowValue, Op, PodEntry, Settings, map};
 use thiserror::Error;
 
 use crate::{
     attach::{self, AttachError, Attached, Attacher, Attachment, Mode},
     clock::Clock,
+    epochs::Epochs,
     events::{self, Events, EventsError, Unsent},
     grow::{GrowError, Growth},
     netlink::Netlink,
@@ -73,9 +74,7 @@ pub struct Enforcer {
     pub(crate) no_growth_before: Option<Instant>,
     pub(crate) no_forced_growth_before: Option<Instant>,
     pub(crate) netlink: Netlink,
-    pub(crate) epochs: Map<u32, u64>,
-    /// The newest of them.
-    pub(crate) epoch: u64,
+    pub(crate) epochs: Epochs,
     pub(crate) budget: PerCpuMap<EventBudget>,
 }
 
@@ -190,12 +189,7 @@ impl Enforcer {
     /// Makes every flow of these interfaces that was judged before be judged again by its next packet. Returns the new
     /// epoch, a number that no interface has had.
     pub fn raise_epoch(&mut self, interfaces: &[u32]) -> Result<u64, TableError> {
-        self.epoch = self.epoch.wrapping_add(1);
-        for &ifindex in interfaces {
-            let written = self.epochs.set(&epoch_cell(ifindex), &self.epoch);
-            written.map_err(|source| TableError::Write { map: map::EPOCHS, source })?;
-        }
-        Ok(self.epoch)
+        self.epochs.raise(interfaces).map_err(|source| TableError::Write { map: map::EPOCHS, source })
     }
 
     /// Waits until no packet is being judged by what was there before the last writes, a few milliseconds: to be
@@ -268,6 +262,6 @@ impl Enforcer {
     /// The newest epoch.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.epochs.newest()
     }
 }

@@ -9,6 +9,7 @@
 mod attach;
 mod clock;
 mod enforcer;
+mod epochs;
 mod events;
 mod grow;
 mod netlink;

@@ -6,13 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use enforcer_abi::{EPOCH_CELLS, Settings, map};
+use enforcer_abi::{Settings, map};
 use thiserror::Error;
 
 use crate::{
     attach::{self, AttachError, Attacher, Mode},
     clock::{Clock, ClockError},
     enforcer::Enforcer,
+    epochs::Epochs,
     grow::{GrowError, adopt_generation, load_generation},
     netlink::{Netlink, NetlinkError},
     object::{LoadError, Programs},
@@ -20,7 +21,7 @@ use crate::{
     plan::{self, MapSizes},
     preflight::{self, PreflightError},
     slots::Slots,
-    sys::{self, GracePeriod, Map, PerCpuMap},
+    sys::{self, GracePeriod, PerCpuMap},
     tables::{TableError, Tables},
 };
 
@@ -154,11 +155,7 @@ impl Enforcer {
         let tables = Tables::open(&pins)?;
         let pods = tables.contents()?.pods;
         let slots = Slots::open(&pins, map::COUNTERS, &pods).map_err(TableError::read(map::COUNTERS))?;
-        let epochs = Map::<u32, u64>::open(&pins.object(map::EPOCHS)).map_err(TableError::read(map::EPOCHS))?;
-        let mut epoch = 0;
-        for cell in 0..EPOCH_CELLS {
-            epoch = epoch.max(epochs.get(&cell).map_err(TableError::read(map::EPOCHS))?.unwrap_or(0));
-        }
+        let epochs = Epochs::open(&pins.object(map::EPOCHS)).map_err(TableError::read(map::EPOCHS))?;
         let budget = PerCpuMap::open(&pins.object(map::EVENT_BUDGET)).map_err(TableError::read(map::EVENT_BUDGET))?;
         let grace = GracePeriod::new()
             .map_err(|source| OpenError::Refused { action: "make the maps of the grace period", source })?;
@@ -177,7 +174,6 @@ impl Enforcer {
             no_forced_growth_before: None,
             netlink,
             epochs,
-            epoch,
             budget,
         })
     }

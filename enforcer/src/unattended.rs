@@ -3,7 +3,8 @@
 //!
 //! No entry is written here. An interface that runs the programs without one is held, which is all that is wanted, and
 //! which slot of the counters an entry has is for the agent to know. An entry that lies there already is of an interface
-//! that had this index before, unless our programs are on this one; left in place, it would enforce that pod's tables.
+//! that had this index before, unless our programs are on this one; left in place, it would enforce that pod's tables, as
+//! its flows would pass as this one's.
 
 use std::{io, path::Path};
 
@@ -12,6 +13,7 @@ use thiserror::Error;
 
 use crate::{
     attach::{self, AttachError, Attacher, Mode},
+    epochs::Epochs,
     netlink::{Netlink, NetlinkError},
     object::Programs,
     pins::{Pins, PinsError},
@@ -31,8 +33,10 @@ pub enum UnattendedError {
         path: String,
     },
     /// A map could not be written.
-    #[error("could not remove the entry of interface {ifindex}, which is of one that had this index before")]
-    Entry {
+    #[error("could not {action} of interface {ifindex}, which are of one that had this index before")]
+    Former {
+        /// What was tried.
+        action: &'static str,
         /// Its index.
         ifindex: u32,
         /// The kernel's answer.
@@ -71,12 +75,7 @@ impl Unattended {
         let programs = layouts.iter().find_map(|layout| Programs::open(layout).ok()).ok_or_else(none)?;
         if !attach::is_begun(self.pins.root(), &mut self.netlink, ifindex)? {
             for layout in layouts {
-                match sys::delete_from_pin(&layout.join(map::PODS), &ifindex) {
-                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                        return Err(UnattendedError::Entry { ifindex, source });
-                    }
-                    _ => {}
-                }
+                forget(&layout, ifindex)?;
             }
         }
         let mode = if preflight::has_tcx() { Mode::Tcx } else { Mode::Clsact };
@@ -89,6 +88,22 @@ impl Unattended {
         attach::attached(&self.pins, &mut self.netlink)?;
         Ok(())
     }
+}
+
+/// Whose interface had this index before was another pod's, and so are its entry and its flows.
+fn forget(layout: &Path, ifindex: u32) -> Result<(), UnattendedError> {
+    let removed = sys::delete_from_pin(&layout.join(map::PODS), &ifindex).map(drop);
+    // flows that no entry is asked about: the fast path goes by the interface's index alone
+    let raised = Epochs::open(&layout.join(map::EPOCHS)).and_then(|mut epochs| epochs.raise(&[ifindex])).map(drop);
+    for (action, result) in [("remove the entry", removed), ("end the flows", raised)] {
+        match result {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(UnattendedError::Former { action, ifindex, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether both programs are on an interface of the calling thread's network namespace, by either mechanism.

@@ -110,6 +110,11 @@ impl<D: Datapath> Applier<D> {
         }
     }
 
+    /// What an earlier agent left of interfaces that had these indexes before is gone.
+    pub(super) fn forget_former(&mut self, indexes: &[u32]) {
+        self.interfaces.retain(|index, _| !indexes.contains(index));
+    }
+
     /// The pods whose interfaces had no program until this agent came, by name.
     pub(super) fn unenforced_before(&self) -> Vec<String> {
         let enforced = |index| self.interfaces.get(&index).is_none_or(|interface| interface.was_attached);

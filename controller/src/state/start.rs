@@ -16,7 +16,7 @@ use policy_compiler::{Compiler, Contents, Options, PodTables, PodUpdate, Report,
 use rustc_hash::FxHashMap;
 
 use super::{
-    Datapath, Fault, Inputs, Looks as _, Outputs, Pace, RECHECK, Request, SLICE, State, Unsent, View, applier::Applier,
+    Datapath, Inputs, Looks as _, Outputs, Pace, RECHECK, Request, SLICE, State, Unsent, View, applier::Applier,
     calls::Calls, held::Holds, kernel, reports::Reports,
 };
 use crate::{
@@ -156,7 +156,8 @@ impl State<Enforcer> {
             };
             if hint.is_some() {
                 let links = self.lister.look(&|_| false)?;
-                newcomers.hold(&links.veths, |index| Datapath::attach(&mut self.applier.datapath, index).map(drop));
+                let held = newcomers.hold(&links.veths, &mut self.applier.datapath);
+                self.applier.forget_former(&held);
             }
         }
         Ok(())
@@ -181,23 +182,32 @@ impl State<Enforcer> {
 
 /// Interfaces that come before the pods are known: they are attached, and held for want of an entry. Those that were
 /// there before the agent go on as they are.
-struct Newcomers {
-    older: BTreeSet<u32>,
-    held: BTreeSet<u32>,
-    exclusions: Exclusions,
+pub(super) struct Newcomers {
+    pub(super) older: BTreeSet<u32>,
+    pub(super) held: BTreeSet<u32>,
+    pub(super) exclusions: Exclusions,
 }
 
 impl Newcomers {
-    fn hold(&mut self, links: &[Link], mut attach: impl FnMut(u32) -> Result<(), Fault>) {
+    /// Answers which interfaces are held from now on.
+    pub(super) fn hold(&mut self, links: &[Link], datapath: &mut impl Datapath) -> Vec<u32> {
+        let mut held = Vec::new();
         for link in links {
             let is_new = !self.older.contains(&link.index) && self.exclusions.untouched(link).is_none();
             if is_new && self.held.insert(link.index) {
-                match attach(link.index) {
+                held.push(link.index);
+                // an interface that went while no agent ran may have had this index: its pod's tables and flows
+                // aren't this one's
+                let removed = datapath.delete_pod(link.index);
+                let raised = datapath.raise_epoch(&[link.index]).map(drop);
+                let attached = datapath.attach(link.index).map(drop);
+                match removed.and(raised).and(attached) {
                     Ok(()) => tracing::info!("{} is held until the source has told which pods there are", link.name),
-                    Err(fault) => tracing::error!(interface = link.name, "could not attach: {fault}"),
+                    Err(fault) => tracing::error!(interface = link.name, "could not be held: {fault}"),
                 }
             }
         }
+        held
     }
 }
 
@@ -234,6 +244,6 @@ async fn first_update(
             hint = inputs.hints.recv() => { hint.context("nobody tells of interfaces any more")?; }
         }
         let links = lister.look(&|_| false)?;
-        newcomers.hold(&links.veths, |index| Datapath::attach(enforcer, index).map(drop));
+        newcomers.hold(&links.veths, enforcer);
     }
 }

@@ -3,6 +3,7 @@
 mod bound;
 mod cni;
 mod inhabitants;
+mod newcomers;
 mod slices;
 
 use std::{

@@ -15,6 +15,7 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &tests![
     an_interface_is_held_and_what_its_index_was_before_is_forgotten,
+    flows_of_what_had_the_index_before_do_not_pass,
     half_an_attachment_is_completed_and_its_entry_stays needs Tcx,
     programs_of_another_layout_will_do,
     pins_of_interfaces_that_are_gone_are_cleared_away,
@@ -46,6 +47,28 @@ fn an_interface_is_held_and_what_its_index_was_before_is_forgotten() {
         assert_eq!(enforcer.contents().unwrap().pods, []);
         enforcer.put_pod(pod.entry()).unwrap();
         assert_eq!(pod.send(&mut events), Ok(()));
+    });
+}
+
+/// The fast path knows an interface by its index alone.
+fn flows_of_what_had_the_index_before_do_not_pass() {
+    on_node(|node| {
+        let pod = node.pod();
+        let mut enforcer = node.open();
+        let mut events = enforcer.events().unwrap();
+        enforcer.put_pod(pod.entry()).unwrap();
+        enforcer.attach(pod.ifindex).unwrap();
+        let (from, to) = pod.ends();
+        assert_eq!(pod.send_between(&from, &to, &mut events), Ok(()));
+        to.send_to(b"answer", from.local_addr().unwrap()).unwrap();
+        from.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        from.recv(&mut [0; 8]).expect("the answer");
+        // as an interface that goes while no agent runs, and one that comes with its index
+        enforcer.detach(pod.ifindex).unwrap();
+        drop(enforcer);
+        lock(&node.pin_dir).hold(pod.ifindex).unwrap();
+        let event = pod.send_between(&from, &to, &mut events).expect_err("it was another pod's flow");
+        assert_eq!(event.reason, Reason::Held as u8);
     });
 }
 

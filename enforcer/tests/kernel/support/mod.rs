@@ -228,10 +228,21 @@ impl Pod {
 
     /// Sends a datagram to the node and says whether it arrived, or which event says that it did not.
     pub(crate) fn send(&self, events: &mut Events) -> Result<(), Event> {
-        let socket = UdpSocket::bind((self.gateway(), 0)).unwrap();
-        let (from, to) = (self.address(), socket.local_addr().unwrap());
-        let sent = self.run(move || UdpSocket::bind((from, 0)).unwrap().send_to(b"x", to));
-        sent.expect("sending from the pod");
+        let (from, to) = self.ends();
+        self.send_between(&from, &to, events)
+    }
+
+    /// A socket of the pod and one of the node.
+    pub(crate) fn ends(&self) -> (UdpSocket, UdpSocket) {
+        let address = self.address();
+        let from = self.run(move || UdpSocket::bind((address, 0)).unwrap());
+        (from, UdpSocket::bind((self.gateway(), 0)).unwrap())
+    }
+
+    /// As [`Self::send`]; twice between the same ends it is one flow.
+    pub(crate) fn send_between(&self, from: &UdpSocket, socket: &UdpSocket, events: &mut Events) -> Result<(), Event> {
+        let to = socket.local_addr().unwrap();
+        from.send_to(b"x", to).expect("sending from the pod");
         let deadline = Instant::now() + Duration::from_secs(5);
         while Instant::now() < deadline {
             wait_for(&[&socket.as_fd(), &events.as_fd()], deadline);
