@@ -26,6 +26,8 @@ use super::{
 
 const CONTAINERD: &str = include_str!("../../lab/assets/containerd.toml");
 const KUBELET: &str = include_str!("../../lab/assets/kubelet.yaml");
+/// The CNI plugin of [`Cni::Routed`].
+const ROUTED: &str = include_str!("../../lab/assets/routed.sh");
 const KUBE_PROXY: &str = include_str!("../../lab/assets/kube-proxy.yaml");
 const SOCKET: &str = "/run/containerd/containerd.sock";
 /// Where a runtime looks for the plugins' configuration.
@@ -111,6 +113,8 @@ impl Node {
         let plugins = self.programs.cni().display().to_string();
         let script = "mkdir -p /opt/cni/bin && ln -s \"$1\"/* /opt/cni/bin/";
         self.machine.output(Command::new("sh").args(["-c", script, "sh", &plugins]))?;
+        self.write_on_node("/opt/cni/bin/routed", ROUTED)?;
+        self.machine.output(Command::new("chmod").args(["+x", "/opt/cni/bin/routed"]))?;
         self.write_on_node(CONFLIST, &self.conflist(settings).to_string())
     }
 
@@ -199,6 +203,7 @@ impl Node {
         });
         let main = match settings.cni {
             Cni::Ptp => json!({"type": "ptp", "ipam": ipam}),
+            Cni::Routed => json!({"type": "routed", "ipam": ipam}),
             // In hairpin mode, so that a pod reaches itself through its Service.
             Cni::Bridge => {
                 json!({"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "ipam": ipam})

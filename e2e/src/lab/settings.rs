@@ -34,6 +34,9 @@ pub enum Cni {
     Ptp,
     /// The pods of a node are ports of a bridge, `cni0`.
     Bridge,
+    /// As plugins that route do it: a veth without an address at the node's end, which answers for the pod's gateway, and
+    /// pods that have their own address alone.
+    Routed,
 }
 
 /// The mode of kube-proxy.
@@ -53,7 +56,8 @@ impl FromStr for Cni {
         Ok(match name {
             "ptp" => Self::Ptp,
             "bridge" => Self::Bridge,
-            _ => bail!("the lab's CNI plugins are ptp and bridge, not {name}"),
+            "routed" => Self::Routed,
+            _ => bail!("the lab's CNI plugins are ptp, bridge and routed, not {name}"),
         })
     }
 }
@@ -75,6 +79,7 @@ impl fmt::Display for Cni {
         f.pad(match self {
             Self::Ptp => "ptp",
             Self::Bridge => "bridge",
+            Self::Routed => "routed",
         })
     }
 }

@@ -33,46 +33,45 @@ use stages::{Stages, State};
 /// What a test does with a cluster.
 type Scenario = fn(&Lab) -> Result<()>;
 
-/// Which clusters a scenario runs on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum On {
-    /// The one with the CNI plugin ptp, and nftables.
-    Ptp,
-    /// The one with the CNI plugin bridge, and iptables.
-    Bridge,
-    Both,
-}
+/// The clusters that a scenario runs on, by what connects their pods. That of bridge has kube-proxy's iptables mode.
+type On = &'static [Cni];
+const ALL: On = &[Cni::Ptp, Cni::Bridge, Cni::Routed];
+const BOTH: On = &[Cni::Ptp, Cni::Bridge];
+const PTP: On = &[Cni::Ptp];
+const BRIDGE: On = &[Cni::Bridge];
+/// Where [`churn`] is not.
+const OTHERS: On = &[Cni::Bridge, Cni::Routed];
 
 /// In the order in which they run. What wants another state than the one before costs an installation.
 const SCENARIOS: &[(&str, On, State, Scenario)] = &[
-    ("without_sluice::nothing_is_enforced", On::Both, State::Bare, bare::nothing_is_enforced),
-    ("upstream::nobody_else_enforces", On::Both, State::Bare, upstream::proof),
-    ("policies::cut_and_open", On::Both, State::Enforcing, policies::cut_and_open),
-    ("policies::names_are_found", On::Ptp, State::Enforcing, policies::names_are_found),
-    ("policies::probes_of_the_kubelet", On::Ptp, State::Enforcing, policies::probes_of_the_kubelet),
-    ("birth::no_early_packet", On::Bridge, State::Enforcing, birth::no_early_packet),
-    ("birth::address_is_reused", On::Ptp, State::Enforcing, birth::address_is_reused),
-    ("services::node_ports", On::Ptp, State::Enforcing, services::node_ports),
-    ("services::load_balancers", On::Ptp, State::Enforcing, services::load_balancers),
-    ("services::mixed_services", On::Ptp, State::Enforcing, services::mixed_services),
-    ("services::without_a_front_end", On::Ptp, State::Enforcing, services::without_a_front_end),
-    ("nodes::host_network", On::Ptp, State::Enforcing, nodes::host_network),
-    ("nodes::host_ports", On::Ptp, State::Enforcing, nodes::host_ports),
-    ("nodes::masquerade", On::Ptp, State::Enforcing, nodes::masquerade),
-    ("nodes::loopback", On::Ptp, State::Enforcing, nodes::loopback),
-    ("nodes::other_filters", On::Both, State::Enforcing, nodes::other_filters),
-    ("life::open_connections", On::Ptp, State::Enforcing, life::open_connections),
-    ("life::exec_goes_on", On::Ptp, State::Enforcing, life::exec_goes_on),
-    ("churn::pods_come_and_go", On::Ptp, State::Enforcing, churn::pods_come_and_go),
-    ("agents::agents_are_killed", On::Ptp, State::Enforcing, agents::agents_are_killed),
-    ("agents::agents_are_upgraded", On::Ptp, State::Enforcing, agents::agents_are_upgraded),
-    ("agents::born_without_an_agent", On::Ptp, State::Enforcing, agents::born_without_an_agent),
-    ("api::api_server_is_away", On::Ptp, State::Enforcing, api::api_server_is_away),
-    ("api::history_is_compacted", On::Ptp, State::Enforcing, api::history_is_compacted),
-    ("upstream::all", On::Ptp, State::Enforcing, upstream::all),
-    ("upstream::chosen", On::Bridge, State::Enforcing, upstream::chosen),
-    ("trace::nothing_is_left", On::Ptp, State::Removing, trace::nothing_is_left),
-    ("plugin::no_pod_starts_unenforced", On::Ptp, State::Bare, plugin::no_pod_starts_unenforced),
+    ("without_sluice::nothing_is_enforced", ALL, State::Bare, bare::nothing_is_enforced),
+    ("upstream::nobody_else_enforces", BOTH, State::Bare, upstream::proof),
+    ("policies::cut_and_open", ALL, State::Enforcing, policies::cut_and_open),
+    ("policies::names_are_found", PTP, State::Enforcing, policies::names_are_found),
+    ("policies::probes_of_the_kubelet", PTP, State::Enforcing, policies::probes_of_the_kubelet),
+    ("birth::no_early_packet", OTHERS, State::Enforcing, birth::no_early_packet),
+    ("birth::address_is_reused", PTP, State::Enforcing, birth::address_is_reused),
+    ("services::node_ports", PTP, State::Enforcing, services::node_ports),
+    ("services::load_balancers", PTP, State::Enforcing, services::load_balancers),
+    ("services::mixed_services", PTP, State::Enforcing, services::mixed_services),
+    ("services::without_a_front_end", PTP, State::Enforcing, services::without_a_front_end),
+    ("nodes::host_network", PTP, State::Enforcing, nodes::host_network),
+    ("nodes::host_ports", PTP, State::Enforcing, nodes::host_ports),
+    ("nodes::masquerade", PTP, State::Enforcing, nodes::masquerade),
+    ("nodes::loopback", PTP, State::Enforcing, nodes::loopback),
+    ("nodes::other_filters", ALL, State::Enforcing, nodes::other_filters),
+    ("life::open_connections", PTP, State::Enforcing, life::open_connections),
+    ("life::exec_goes_on", PTP, State::Enforcing, life::exec_goes_on),
+    ("churn::pods_come_and_go", PTP, State::Enforcing, churn::pods_come_and_go),
+    ("agents::agents_are_killed", PTP, State::Enforcing, agents::agents_are_killed),
+    ("agents::agents_are_upgraded", PTP, State::Enforcing, agents::agents_are_upgraded),
+    ("agents::born_without_an_agent", PTP, State::Enforcing, agents::born_without_an_agent),
+    ("api::api_server_is_away", PTP, State::Enforcing, api::api_server_is_away),
+    ("api::history_is_compacted", PTP, State::Enforcing, api::history_is_compacted),
+    ("upstream::all", PTP, State::Enforcing, upstream::all),
+    ("upstream::chosen", BRIDGE, State::Enforcing, upstream::chosen),
+    ("trace::nothing_is_left", PTP, State::Removing, trace::nothing_is_left),
+    ("plugin::no_pod_starts_unenforced", PTP, State::Bare, plugin::no_pod_starts_unenforced),
 ];
 
 fn main() {
@@ -87,11 +86,14 @@ fn main() {
     let stages = Arc::new(Stages::default());
     let ptp = Settings { nodes: 3, cni: Cni::Ptp, proxy: Proxy::Nftables };
     let bridge = Settings { nodes: 2, cni: Cni::Bridge, proxy: Proxy::Iptables };
-    // The cluster of `cargo xtask lab up` is taken for the first of these, whatever it is like.
-    let clusters = [(On::Ptp, ptp), (On::Bridge, bridge)].into_iter().take(if stages::are_given() { 1 } else { 2 });
+    let routed = Settings { nodes: 2, cni: Cni::Routed, proxy: Proxy::Nftables };
+    // The cluster of `cargo xtask lab up` is taken for the first of these, whatever it is like, and for every scenario.
+    let is_given = stages::are_given();
+    let clusters = [ptp, bridge, routed].into_iter().take(if is_given { 1 } else { 3 });
     let mut trials = Vec::new();
-    for (kind, settings) in clusters {
-        for (name, _, state, scenario) in SCENARIOS.iter().filter(|(_, on, ..)| *on == kind || *on == On::Both) {
+    for settings in clusters {
+        for (name, _, state, scenario) in SCENARIOS.iter().filter(|(_, on, ..)| is_given || on.contains(&settings.cni))
+        {
             let (stages, settings) = (Arc::clone(&stages), settings.clone());
             let (cni, state, scenario) = (settings.cni, *state, *scenario);
             let run = move || {
