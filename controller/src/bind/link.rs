@@ -50,6 +50,13 @@ impl Link {
         pods.peek().is_some() && pods.all(|pod| !cgroup::is_static(pod) && **pod != *uid)
     }
 
+    /// Whether a process of this pod is there, or of a static pod, of which only the name is known to the API.
+    #[must_use]
+    pub fn has_process_of(&self, uid: &str) -> bool {
+        let pods = self.inhabitants.iter().flat_map(|inhabitants| inhabitants.who.pods());
+        pods.into_iter().any(|pod| **pod == *uid || cgroup::is_static(pod))
+    }
+
     /// Whether a pod's process is there, or one that may be a pod's.
     #[must_use]
     pub fn has_pods(&self) -> bool {

@@ -2,8 +2,10 @@
 //! and decides. Pure: no clock, no system calls.
 //!
 //! What the kernel shows behind a veth only proposes, because a pod may write that list (DESIGN section 5). Therefore:
-//! only a veth that is not bound yet can be bound; a bound one stays bound while it and its pod are there, whatever it
-//! shows later; and a second veth that shows the address of a bound pod takes nothing over.
+//! an address counts that was there before any process of a pod was, and none that has come later, unless a process of
+//! that very pod is there; where no processes are seen, those count that were seen first. Only a veth that is not bound
+//! yet can be bound; a bound one stays bound while it and its pod are there, whatever it shows later; and a second veth
+//! that shows the address of a bound pod takes nothing over.
 //!
 //! What the CNI plugin tells ([`Binder::call`]) is no proposal: the runtime made the veth for that pod. It is the pod with
 //! this UID whatever the veth shows and whom it was taken for before, and that pod is behind no other one.
@@ -51,6 +53,8 @@ struct Interface {
     link: Link,
     /// The addresses that an earlier agent had bound it by.
     adopted: Vec<IpAddr>,
+    /// The addresses that it showed first, unless a process of a pod was seen behind it before.
+    first: Vec<IpAddr>,
     /// The addresses that it showed last before any process of a pod was behind it: those that the CNI plugins gave.
     given: Vec<IpAddr>,
     /// Whether one was. Namespaces without a pause container are empty again from time to time, and show what was written.
@@ -118,6 +122,13 @@ pub enum Report {
         /// The pod's interface.
         bound: String,
     },
+    /// It shows the address of a pod that it didn't show at first, and is held.
+    Late {
+        /// The interface's name.
+        interface: String,
+        /// The pod.
+        pod: ObjectName,
+    },
     /// It shows addresses of several pods, and is held.
     Ambiguous {
         /// The interface's name.
@@ -163,6 +174,13 @@ impl fmt::Display for Report {
             Self::SecondClaim { interface, pod, bound } => {
                 write!(f, "interface {interface} is held: it shows an address of {pod}, whose interface is {bound}")
             }
+            Self::Late { interface, pod } => {
+                write!(
+                    f,
+                    "interface {interface} is held: it shows an address of {pod}, which a process behind it may have \
+                     added, and no process of {pod} is seen there"
+                )
+            }
             Self::Ambiguous { interface, pods } => {
                 let pods: Vec<_> = pods.iter().map(ToString::to_string).collect();
                 write!(f, "interface {interface} is held: it shows addresses of several pods: {}", pods.join(", "))
@@ -207,9 +225,9 @@ impl Binder {
     /// whatever else it may show by now.
     pub fn adopt(&mut self, index: u32, addresses: Vec<IpAddr>, now: Instant) {
         let link = Link { index, ..Link::default() };
-        let (adopted, assignment) = (addresses, Assignment::Held);
-        let interface = Interface { link, adopted, given: Vec::new(), was_inhabited: false, since: now, assignment };
-        self.interfaces.insert(index, interface);
+        // what it shows by now is no longer what it showed first
+        let first = addresses.clone();
+        self.interfaces.insert(index, Interface { adopted: addresses, first, ..Interface::new(link, now) });
     }
 
     /// The node's addresses as the cluster knows them have changed; it matters from the next links on.
@@ -389,27 +407,21 @@ impl Binder {
         let Some(interface) = self.interfaces.get_mut(&link.index) else {
             let assignment = untouched.map_or(Assignment::Held, Assignment::Untouched);
             outcome.assigned.push((link.index, assignment.clone()));
-            let given = if link.is_empty() { link.addresses.clone() } else { Vec::new() };
-            let was_inhabited = link.has_pods();
-            let interface = Interface { link, adopted: Vec::new(), given, was_inhabited, since: now, assignment };
+            let mut interface = Interface { assignment, ..Interface::new(link, now) };
+            interface.note_addresses();
             self.interfaces.insert(interface.link.index, interface);
             return;
         };
         let was_empty = interface.link.is_empty();
-        interface.was_inhabited |= link.has_pods();
-        if link.is_empty() && !interface.was_inhabited {
-            interface.given.clone_from(&link.addresses);
-        }
         interface.link = link;
+        interface.note_addresses();
         if was_empty != interface.link.is_empty() && interface.assignment == Assignment::Held {
             outcome.assigned.push((interface.link.index, Assignment::Held));
         }
-        let is_claimed = |link: &Link| {
-            self.pods.values().any(|pod| pod.addresses.iter().any(|address| link.addresses.contains(address)))
-        };
+        let is_claimed = |interface: &Interface| self.pods.iter().any(|(uid, pod)| interface.is_shown(uid, pod));
         let assignment = match (&interface.assignment, untouched) {
             (Assignment::Untouched(Untouched::NoPod), None)
-                if interface.link.is_no_pods() && !is_claimed(&interface.link) =>
+                if interface.link.is_no_pods() && !is_claimed(interface) =>
             {
                 return;
             }
@@ -513,11 +525,9 @@ impl Binder {
         if let Some((uid, _)) = bound.iter().find(same_namespace) {
             return Judgement::Assign(Assignment::Secondary(Arc::clone(uid)));
         }
-        let has = |pod: &Pod, shown: &[IpAddr]| pod.addresses.iter().any(|address| shown.contains(address));
-        let adopted = self.pods.values().any(|pod| has(pod, &interface.adopted));
+        let adopted = self.pods.values().any(|pod| pod.has(&interface.adopted));
         let shown = if adopted { &interface.adopted } else { &link.addresses };
-        let claims = |pod: &Pod| has(pod, shown);
-        if let Some((_, pod)) = bound.iter().find(|(_, pod)| claims(pod)) {
+        if let Some((_, pod)) = bound.iter().find(|(_, pod)| pod.has(shown)) {
             return Judgement::Report(Report::SecondClaim {
                 interface: link.name.clone(),
                 pod: pod.name.clone(),
@@ -529,12 +539,16 @@ impl Binder {
         let is_free = |uid: &Arc<str>, pod: &Pod| {
             pod.interface.is_none() && !self.lost.contains(uid) && !is_elsewhere(uid) && !link.is_of_another(uid)
         };
-        let candidates: Vec<_> = self.pods.iter().filter(|(uid, pod)| is_free(uid, pod) && claims(pod)).collect();
+        let is_shown = |uid: &str, pod: &Pod| if adopted { pod.has(shown) } else { interface.is_shown(uid, pod) };
+        let candidates: Vec<_> =
+            self.pods.iter().filter(|(uid, pod)| is_free(uid, pod) && is_shown(uid, pod)).collect();
+        let late = || self.pods.iter().find(|(uid, pod)| is_free(uid, pod) && pod.has(shown));
         match candidates.as_slice() {
             [(uid, _)] => Judgement::Assign(Assignment::Pod(Arc::clone(uid))),
-            [] if now.duration_since(interface.since) >= PATIENCE => {
-                Judgement::Report(Report::Unknown { interface: link.name.clone(), addresses: link.addresses.clone() })
-            }
+            [] if now.duration_since(interface.since) >= PATIENCE => Judgement::Report(match late() {
+                Some((_, pod)) => Report::Late { interface: link.name.clone(), pod: pod.name.clone() },
+                None => Report::Unknown { interface: link.name.clone(), addresses: link.addresses.clone() },
+            }),
             [] => Judgement::Nothing,
             several => Judgement::Report(Report::Ambiguous {
                 interface: link.name.clone(),
@@ -545,6 +559,46 @@ impl Binder {
 
     fn name_of(&self, index: Option<u32>) -> String {
         index.and_then(|index| self.interfaces.get(&index)).map(|i| i.link.name.clone()).unwrap_or_default()
+    }
+}
+
+impl Interface {
+    fn new(link: Link, now: Instant) -> Self {
+        Self {
+            link,
+            adopted: Vec::new(),
+            first: Vec::new(),
+            given: Vec::new(),
+            was_inhabited: false,
+            since: now,
+            assignment: Assignment::Held,
+        }
+    }
+
+    /// Keeps what no process can have changed of the addresses that are shown now.
+    fn note_addresses(&mut self) {
+        self.was_inhabited |= self.link.has_pods();
+        if self.was_inhabited {
+            return;
+        }
+        if self.first.is_empty() {
+            self.first.clone_from(&self.link.addresses);
+        }
+        if self.link.is_empty() {
+            self.given.clone_from(&self.link.addresses);
+        }
+    }
+
+    /// Whether it shows an address of this pod that may be believed: what was there first, or what a process of this pod
+    /// has put there, by whatever address.
+    fn is_shown(&self, uid: &str, pod: &Pod) -> bool {
+        pod.has(&self.first) || (self.link.has_process_of(uid) && pod.has(&self.link.addresses))
+    }
+}
+
+impl Pod {
+    fn has(&self, shown: &[IpAddr]) -> bool {
+        self.addresses.iter().any(|address| shown.contains(address))
     }
 }
 

@@ -96,6 +96,7 @@ fn report(report: &Report) -> String {
     match report {
         Report::Unknown { interface, .. } => format!("unknown {interface}"),
         Report::SecondClaim { interface, pod, bound } => format!("{interface} claims {pod} of {bound}"),
+        Report::Late { interface, pod } => format!("{interface} shows {pod} late"),
         Report::Ambiguous { interface, pods } => format!("{interface} is any of {}", pods.len()),
         Report::Awaited { interface, pod } => format!("{interface} awaits {pod}"),
         Report::Secondary { interface, pod, bound } => format!("{interface} is beside {bound} of {pod}"),
@@ -117,6 +118,25 @@ fn the_address_may_come_later() {
     let bare = Links(&[(5, Some(0), &[])]);
     let full = Links(&[(5, Some(0), &["10.1.0.2"])]);
     check(&[Pod("a", &["10.1.0.2"]), bare, full], &["5 pod a"], &[]);
+}
+
+/// Where no processes are seen, that of a pod may have added it.
+#[test]
+fn an_address_that_comes_later_makes_a_veth_no_pods() {
+    let own = || Links(&[(5, Some(0), &["10.1.0.2"])]);
+    let more = || Links(&[(5, Some(0), &["10.1.0.2", "10.1.0.3"])]);
+    let other = || Links(&[(5, Some(0), &["10.1.0.3"])]);
+    let victim = || Pod("victim", &["10.1.0.3"]);
+    check(&[own(), more(), victim()], &["5 held"], &[]);
+    check(&[victim(), own(), other()], &["5 held"], &[]);
+    check(
+        &[victim(), own(), other(), Wait(30)],
+        &["5 held"],
+        &["veth5 shows ns/victim late", "no interface for ns/victim"],
+    );
+    check(&[victim(), own(), more(), Pod("a", &["10.1.0.2"])], &["5 pod a"], &[]);
+    // nor when the pod has gone that it was
+    check(&[Pod("a", &["10.1.0.2"]), own(), NoPod("a"), other(), victim()], &["5 held"], &[]);
 }
 
 #[test]
@@ -233,12 +253,11 @@ fn what_an_earlier_agent_had_bound() {
     let pods = || [Pod("a", &["10.1.0.2"]), Pod("victim", &["10.1.0.3"])];
     let [a, victim] = pods();
     check(&[Adopt(5, &["10.1.0.2"]), Adopt(6, &["10.1.0.3"]), a, victim, stolen()], &["5 pod a", "6 pod victim"], &[]);
-    // an interface that was bound to a pod that has gone meanwhile is anybody's
-    check(
-        &[Adopt(5, &["10.1.0.9"]), Links(&[(5, Some(0), &["10.1.0.2"])]), Pod("a", &["10.1.0.2"])],
-        &["5 pod a"],
-        &[],
-    );
+    // an interface that was bound to a pod that has gone meanwhile is not that of another one for all that it shows
+    let inputs = || [Adopt(5, &["10.1.0.9"]), Links(&[(5, Some(0), &["10.1.0.2"])]), Pod("a", &["10.1.0.2"])];
+    check(&inputs(), &["5 held"], &[]);
+    let [adopt, links, pod] = inputs();
+    check(&[adopt, links, pod, Call(5, "a")], &["5 pod a"], &[]);
     // one that has gone is forgotten
     check(&[Adopt(5, &["10.1.0.2"]), Pod("a", &["10.1.0.2"]), Links(&[])], &[], &[]);
 }

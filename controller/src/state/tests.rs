@@ -371,6 +371,8 @@ fn a_pod_that_goes_leaves_its_interface_held() {
     assert_eq!(fake.done(), ["pod 6 held", "epoch 6"], "its flows are not the next one's");
     applier.carry_out(vec![Step::Pods(vec![pod("c", "10.0.0.7", 3, 0)])], now);
     applier.set_links(vec![link(5, "10.0.0.5"), link(6, "10.0.0.7")], &BTreeSet::new(), now);
+    assert_eq!(fake.done(), [""; 0], "what it has come to show is nobody's word");
+    applier.call(6, &"c".into(), &ObjectName::new("ns", "c"), now);
     assert_eq!(fake.done(), ["pod 6 tables 3 0"], "what was held has no flows");
 }
 

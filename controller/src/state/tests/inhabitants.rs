@@ -99,6 +99,23 @@ fn what_a_pod_writes_makes_it_no_other_pod() {
     assert_eq!(state.applier.binder.interface_of(UID), Some(5));
 }
 
+/// As when the agent comes to a node on which pods run already.
+#[test]
+fn a_process_of_the_pod_itself_vouches_for_what_is_shown() {
+    let (_, mut state, shown) = node(vec![veth(5, "10.0.0.5", Some("u")), veth(6, "10.0.0.6", None)]);
+    state.tell(pod_object("a", "u", Some("10.0.0.5")));
+    assert_eq!(state.applier.binder.interface_of("u"), Some(5));
+    // of one that was not, what was there before the process; not what has come with it
+    show(&mut state, &shown, vec![veth(5, "10.0.0.5", Some("u")), veth(6, "10.0.0.7", Some("w"))]);
+    state.tell(pod_object("victim", "v", Some("10.0.0.7")));
+    let unclear = Link { inhabitants: some(Who::Unknown, Duration::ZERO), ..link(6, "10.0.0.7") };
+    show(&mut state, &shown, vec![veth(5, "10.0.0.5", Some("u")), unclear]);
+    show(&mut state, &shown, vec![veth(5, "10.0.0.5", Some("u")), veth(6, "10.0.0.7", None)]);
+    assert_eq!(state.applier.binder.assignment(6), Some(&Assignment::Held));
+    state.tell(pod_object("b", "w", Some("10.0.0.6")));
+    assert_eq!(state.applier.binder.interface_of("w"), Some(6));
+}
+
 #[test]
 fn processes_of_no_pod_are_left_alone_once_they_have_stayed() {
     let stranger =
