@@ -5,27 +5,82 @@
 use serde::de::{Deserializer as _, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::tree::{Entry, Node, Unreadable, Value};
-use crate::cluster::Position;
+use super::{
+    MAX_OBJECT, Piece,
+    kinds::{self, Said},
+    too_large,
+    tree::{Entry, Node, Unreadable, Value},
+};
+use crate::{cluster::Position, diagnostic::Kind};
 
-/// Reads the values of `text`, which begins at `line` of its file, up to the first that can't be read.
-pub(super) fn read(text: &str, line: u32) -> (Vec<Node>, Option<Unreadable>) {
+/// Reads the values of `text`, which begins at `line` of its file, up to the first that can't be read. How many there
+/// were, and why the next one can't be read.
+pub(super) fn read(text: &str, line: u32, each: &mut dyn FnMut(Piece<'_>)) -> (usize, Option<Unreadable>) {
     let lines = Lines::new(text, line);
-    let mut nodes = Vec::new();
+    let mut count = 0;
     let mut stream = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
     loop {
         match stream.next() {
-            None => return (nodes, None),
-            Some(Ok(raw)) => match node(raw, &lines, MAX_DEPTH) {
-                Ok(node) => nodes.push(node),
-                Err((error, raw)) => return (nodes, Some(lines.unreadable(&error, lines.offset(raw)))),
+            None => return (count, None),
+            Some(Ok(raw)) => match value(raw, &lines, each) {
+                Ok(()) => count += 1,
+                Err((error, raw)) => return (count, Some(lines.unreadable(&error, lines.offset(raw)))),
             },
             Some(Err(error)) => {
                 // The stream counts lines from its own beginning, not from that of the value.
-                return (nodes, Some(lines.unreadable(&error, 0)));
+                return (count, Some(lines.unreadable(&error, 0)));
             }
         }
     }
+}
+
+/// A list element by element, anything else as a whole.
+fn value<'a>(raw: &'a RawValue, lines: &Lines<'_>, each: &mut dyn FnMut(Piece<'_>)) -> Result<(), Failure<'a>> {
+    let text = raw.get();
+    let shallow = serde_json::Deserializer::from_str(text).deserialize_any(ShallowVisitor);
+    let Shallow::Map(entries) = shallow.map_err(|error| (error, text))? else {
+        return whole(raw, lines).map(|node| each(Piece::Whole(node)));
+    };
+    let (items, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, ..)| key == "items");
+    let kind = match &*items {
+        [(_, _, items)] if items.get().starts_with('[') => list_kind(others, lines),
+        _ => None,
+    };
+    let (Some(kind), [(_, _, items)]) = (kind, &*items) else {
+        return whole(raw, lines).map(|node| each(Piece::Whole(node)));
+    };
+    let shallow = serde_json::Deserializer::from_str(items.get()).deserialize_any(ShallowVisitor);
+    let Shallow::List(items) = shallow.map_err(|error| (error, items.get()))? else { return Ok(()) };
+    each(Piece::List);
+    for item in items {
+        each(match whole(item, lines) {
+            Ok(node) => Piece::Item(kind, node),
+            Err((error, raw)) => Piece::Broken(lines.unreadable(&error, lines.offset(raw))),
+        });
+    }
+    Ok(())
+}
+
+/// What the elements of a list are if they don't say themselves; nothing if these are no fields of a list.
+#[expect(clippy::option_option, reason = "no list and a list of anything are different things")]
+fn list_kind(fields: Vec<(String, &str, &RawValue)>, lines: &Lines<'_>) -> Option<Option<Kind>> {
+    let mut entries = Vec::new();
+    for (key, _, raw) in fields.into_iter().filter(|(key, ..)| matches!(&**key, "apiVersion" | "kind")) {
+        let value = node(raw, lines, MAX_DEPTH).ok()?;
+        entries.push(Entry { key: key.into(), at: value.at, value });
+    }
+    let header = Node { at: lines.position(0), value: Value::Map(entries) };
+    match kinds::recognise(&header, None) {
+        Said::List(kind) => Some(kind),
+        _ => None,
+    }
+}
+
+fn whole<'a>(raw: &'a RawValue, lines: &Lines<'_>) -> Result<Node<'a>, Failure<'a>> {
+    if raw.get().len() > MAX_OBJECT {
+        return Err((serde_json::Error::custom(too_large()), raw.get()));
+    }
+    node(raw, lines, MAX_DEPTH)
 }
 
 /// Where the lines of a text begin.
@@ -72,7 +127,7 @@ type Failure<'a> = (serde_json::Error, &'a str);
 const MAX_DEPTH: usize = 64;
 
 /// The tree of a value, level by level: each level is read into its raw parts, which serde_json skips without a limit.
-fn node<'a>(raw: &'a RawValue, lines: &Lines<'_>, depth: usize) -> Result<Node, Failure<'a>> {
+fn node<'a>(raw: &'a RawValue, lines: &Lines<'_>, depth: usize) -> Result<Node<'a>, Failure<'a>> {
     let text = raw.get();
     let Some(depth) = depth.checked_sub(1) else {
         return Err((serde_json::Error::custom(format_args!("nested more than {MAX_DEPTH} deep")), text));
@@ -85,8 +140,12 @@ fn node<'a>(raw: &'a RawValue, lines: &Lines<'_>, depth: usize) -> Result<Node, 
             Value::List(elements.into_iter().map(|raw| node(raw, lines, depth)).collect::<Result<_, _>>()?)
         }
         Shallow::Map(entries) => {
-            let entry = |(key, key_text, raw): (_, &str, _)| {
-                Ok(Entry { key, at: lines.position(lines.offset(key_text)), value: node(raw, lines, depth)? })
+            let entry = |(key, key_text, raw): (String, &str, _)| {
+                Ok(Entry {
+                    key: key.into(),
+                    at: lines.position(lines.offset(key_text)),
+                    value: node(raw, lines, depth)?,
+                })
             };
             Value::Map(entries.into_iter().map(entry).collect::<Result<_, Failure<'a>>>()?)
         }
@@ -95,7 +154,7 @@ fn node<'a>(raw: &'a RawValue, lines: &Lines<'_>, depth: usize) -> Result<Node, 
 }
 
 enum Shallow<'a> {
-    Plain(Value),
+    Plain(Value<'a>),
     List(Vec<&'a RawValue>),
     /// Key, the key's own text, value.
     Map(Vec<(String, &'a str, &'a RawValue)>),
@@ -127,7 +186,11 @@ impl<'de> Visitor<'de> for ShallowVisitor {
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(Shallow::Plain(Value::Text(value.to_owned())))
+        Ok(Shallow::Plain(Value::Text(value.to_owned().into())))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<Self::Value, E> {
+        Ok(Shallow::Plain(Value::Text(value.into())))
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {

@@ -27,7 +27,7 @@ pub(super) enum Said {
 }
 
 /// Looks at `apiVersion` and `kind`. Items of a typed list (`PodList`) may leave both out.
-pub(super) fn recognise(node: &Node, item_of: Option<Kind>) -> Said {
+pub(super) fn recognise(node: &Node<'_>, item_of: Option<Kind>) -> Said {
     let (version, kind) = match (node.text("apiVersion"), node.text("kind"), item_of) {
         (version, None, Some(kind)) if version.is_none_or(|version| version == kind.api_version()) => {
             return Said::Known(kind);

@@ -9,6 +9,7 @@ mod assemble;
 mod gather;
 mod json;
 mod kinds;
+mod list;
 mod origin;
 mod plain;
 mod policy;
@@ -42,7 +43,7 @@ use self::{
     kinds::Said,
     read::OddityKind,
     report::{Document, Reporter},
-    tree::{Node, Unreadable},
+    tree::{Node, Unreadable, Value},
 };
 use crate::{
     cluster::{Origin, Position},
@@ -147,7 +148,7 @@ enum Taken<'a> {
     /// One that verdicts depend on.
     Object(Located<Object>),
     /// Of another kind, as `Deployment.apps`.
-    Other(&'a str, &'a Node, Document<'a>, &'a mut Vec<Diagnostic>),
+    Other(&'a str, &'a Node<'a>, Document<'a>, &'a mut Vec<Diagnostic>),
 }
 
 /// Reads one file, and hands on each object before it reads the next one.
@@ -179,48 +180,102 @@ fn intake(
     (intake.diagnostics, intake.ignored)
 }
 
+/// Objects from here on are refused: what the API server stores is at most 1.5 MB (etcd's `--max-request-bytes`), and
+/// one that is not there as its author wrote it takes up to forty times its size to read. Lists may be larger: they are
+/// read element by element.
+const MAX_OBJECT: usize = 4_000_000;
+
+fn too_large() -> String {
+    format!(
+        "one object of more than {} MB, which no API server would take; write lists with each item on lines of its \
+         own, as kubectl prints them, and objects as documents of their own, with --- between them",
+        MAX_OBJECT / 1_000_000
+    )
+}
+
+/// How many diagnostics are kept of one file.
+const MAX_DIAGNOSTICS: usize = 10_000;
+
+/// What a document is made of.
+enum Piece<'a> {
+    /// A document that is no list, or one that can't be taken apart.
+    Whole(Node<'a>),
+    /// A list, whose elements follow.
+    List,
+    /// An element, and what it is if it doesn't say itself.
+    Item(Option<Kind>, Node<'a>),
+    /// An element of a list that can't be read.
+    Broken(Unreadable),
+}
+
 /// What looks like JSON is read as JSON, and as YAML if it is none.
-fn documents(chunk: yaml::Chunk<'_>, is_json: bool) -> (Vec<Node>, Option<Unreadable>) {
+fn pieces(chunk: yaml::Chunk<'_>, is_json: bool, each: &mut dyn FnMut(Piece<'_>)) -> Result<(), Unreadable> {
     let mut json_failure = None;
     if chunk.text.trim_start().starts_with('{') {
-        let (nodes, failure) = json::read(chunk.text, chunk.line);
-        if failure.is_none() || !nodes.is_empty() {
-            return (nodes, failure);
+        let (count, failure) = json::read(chunk.text, chunk.line, each);
+        match failure {
+            None => return Ok(()),
+            Some(failure) if count > 0 => return Err(failure),
+            failure => json_failure = failure,
         }
-        json_failure = failure;
     }
-    if let Some(node) = plain::read(chunk) {
-        return (vec![node], None);
+    if let Some(split) = list::split(chunk) {
+        each(Piece::List);
+        let kind = split.kind;
+        split.for_each(|element| {
+            each(match read_one(element).map(|node| (node.value, node.at)) {
+                Ok((Value::List(mut one), _)) if one.len() == 1 => Piece::Item(kind, one.remove(0)),
+                Ok((_, at)) => Piece::Broken(Unreadable { at, message: "this is no element of the list".to_owned() }),
+                Err(failure) => Piece::Broken(failure),
+            });
+        });
+        return Ok(());
     }
-    match yaml::read(chunk) {
-        Ok(node) => (vec![node], None),
-        Err(failure) => (Vec::new(), Some(json_failure.filter(|_| is_json).unwrap_or(failure))),
+    match read_one(chunk) {
+        Ok(node) => each(Piece::Whole(node)),
+        Err(failure) => return Err(json_failure.filter(|_| is_json).unwrap_or(failure)),
     }
+    Ok(())
+}
+
+fn read_one(chunk: yaml::Chunk<'_>) -> Result<Node<'_>, Unreadable> {
+    if chunk.text.len() > MAX_OBJECT {
+        return Err(Unreadable { at: Position { line: chunk.line, column: 1 }, message: too_large() });
+    }
+    plain::read(chunk).map_or_else(|| yaml::read(chunk), Ok)
 }
 
 impl Intake<'_> {
     fn text(&mut self, text: &str, file: &Arc<str>, is_json: bool) {
         let mut number = 0;
         for chunk in yaml::documents(text) {
-            let (nodes, failure) = documents(chunk, is_json);
-            for node in nodes {
-                number += 1;
-                self.document(&node, Document { file, number });
-            }
-            if let Some(Unreadable { at, message }) = failure {
+            let result = pieces(chunk, is_json, &mut |piece| match piece {
+                Piece::Whole(node) => {
+                    number += 1;
+                    if !node.is_null() {
+                        self.item(&node, None, Document { file, number });
+                    }
+                }
+                Piece::List => number += 1,
+                Piece::Item(kind, node) => self.item(&node, kind, Document { file, number }),
+                Piece::Broken(Unreadable { at, message }) => {
+                    self.diagnostics.push(Document { file, number }.error(at, message));
+                }
+            });
+            if let Err(Unreadable { at, message }) = result {
                 number += 1;
                 self.diagnostics.push(Document { file, number }.error(at, message));
             }
+            if self.diagnostics.len() > MAX_DIAGNOSTICS {
+                let message = format!("more than {MAX_DIAGNOSTICS} mistakes; the rest of the file is not read");
+                let at = Position { line: chunk.line, column: 1 };
+                self.diagnostics.push(Document { file, number }.error(at, message));
+                return;
+            }
         }
     }
 
-    fn document(&mut self, node: &Node, document: Document<'_>) {
-        if !node.is_null() {
-            self.item(node, None, document);
-        }
-    }
-
-    fn item(&mut self, node: &Node, item_of: Option<Kind>, document: Document<'_>) {
+    fn item(&mut self, node: &Node<'_>, item_of: Option<Kind>, document: Document<'_>) {
         match kinds::recognise(node, item_of) {
             Said::Known(kind) => self.object(node, kind, document),
             Said::List(kind) => {
@@ -250,11 +305,11 @@ impl Intake<'_> {
         }
     }
 
-    fn reporter<'b>(&'b mut self, node: &Node, document: Document<'b>) -> Reporter<'b> {
+    fn reporter<'b>(&'b mut self, node: &Node<'_>, document: Document<'b>) -> Reporter<'b> {
         Reporter::new(document, node.text("kind").unwrap_or_default(), node, &mut self.diagnostics)
     }
 
-    fn object(&mut self, node: &Node, kind: Kind, document: Document<'_>) {
+    fn object(&mut self, node: &Node<'_>, kind: Kind, document: Document<'_>) {
         let mut reporter = Reporter::new(document, kind.name(), node, &mut self.diagnostics);
         let read = match kind {
             Kind::Namespace => plain(node, &mut reporter, Object::Namespace),
@@ -284,7 +339,7 @@ impl Intake<'_> {
 
 /// An object of a kind that is taken whole or not at all.
 fn plain<T: DeserializeOwned>(
-    node: &Node,
+    node: &Node<'_>,
     reporter: &mut Reporter<'_>,
     wrap: fn(Box<T>) -> Object,
 ) -> Option<(Object, Vec<String>)> {

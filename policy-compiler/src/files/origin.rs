@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The origin of an object.
-pub(super) fn origin(node: &Node, kind: Kind, document: Document<'_>) -> Origin {
+pub(super) fn origin(node: &Node<'_>, kind: Kind, document: Document<'_>) -> Origin {
     let mut fields = BTreeMap::new();
     let metadata = node.get("metadata");
     if let Some(labels) = metadata.and_then(|metadata| metadata.get("labels")) {
@@ -27,7 +27,7 @@ pub(super) fn origin(node: &Node, kind: Kind, document: Document<'_>) -> Origin 
 }
 
 /// The origin of the pods that a workload's template makes: where the workload begins, with the template's labels.
-pub(super) fn of_template(node: &Node, document: Document<'_>) -> Origin {
+pub(super) fn of_template(node: &Node<'_>, document: Document<'_>) -> Origin {
     let mut fields = BTreeMap::new();
     let metadata = template_of(node).and_then(|template| template.get("metadata"));
     if let Some(labels) = metadata.and_then(|metadata| metadata.get("labels")) {
@@ -37,13 +37,19 @@ pub(super) fn of_template(node: &Node, document: Document<'_>) -> Origin {
 }
 
 /// `spec.template`, of a CronJob that of its Jobs.
-pub(super) fn template_of(node: &Node) -> Option<&Node> {
+pub(super) fn template_of<'a, 'b>(node: &'b Node<'a>) -> Option<&'b Node<'a>> {
     let spec = node.get("spec")?;
     spec.get("template").or_else(|| spec.get("jobTemplate")?.get("spec")?.get("template"))
 }
 
 /// `at` is where the value's key is, if it has one.
-fn collect(node: &Node, at: Position, path: &mut String, is_labels: bool, fields: &mut BTreeMap<Box<str>, Position>) {
+fn collect(
+    node: &Node<'_>,
+    at: Position,
+    path: &mut String,
+    is_labels: bool,
+    fields: &mut BTreeMap<Box<str>, Position>,
+) {
     fields.insert(path.as_str().into(), at);
     let length = path.len();
     match &node.value {

@@ -24,7 +24,7 @@ use super::{
 use crate::diagnostic::FieldPath;
 
 /// A policy and the paths of the pieces that were replaced; `None` if it can't be told whose it is.
-pub(super) fn policy(node: &Node, reporter: &mut Reporter<'_>) -> Option<(NetworkPolicy, Vec<String>)> {
+pub(super) fn policy(node: &Node<'_>, reporter: &mut Reporter<'_>) -> Option<(NetworkPolicy, Vec<String>)> {
     let mut reading = Reading { reporter, spoiled: Vec::new() };
     let root = FieldPath::ROOT;
     // `status` was a field of the type in Kubernetes 1.24 to 1.27, and is in what was saved from there.
@@ -47,7 +47,7 @@ struct Reading<'a, 'b> {
 
 impl Reading<'_, '_> {
     /// A value of the API, or `None` if it can't be read or has a field that doesn't exist.
-    fn value<T: DeserializeOwned>(&mut self, node: &Node, path: &FieldPath<'_>, consequence: &str) -> Option<T> {
+    fn value<T: DeserializeOwned>(&mut self, node: &Node<'_>, path: &FieldPath<'_>, consequence: &str) -> Option<T> {
         let mut oddities = Vec::new();
         let value = read(node, path, &mut oddities);
         let sound = self.report(&oddities, consequence);
@@ -63,7 +63,7 @@ impl Reading<'_, '_> {
     /// Whether a map has no other fields than `fields`, and each once.
     fn fields(
         &mut self,
-        node: &Node,
+        node: &Node<'_>,
         fields: &'static [&'static str],
         path: &FieldPath<'_>,
         consequence: &str,
@@ -80,12 +80,12 @@ impl Reading<'_, '_> {
         oddities.is_empty()
     }
 
-    fn failed(&mut self, failure: Failure, node: &Node, path: &FieldPath<'_>, consequence: &str) {
+    fn failed(&mut self, failure: Failure, node: &Node<'_>, path: &FieldPath<'_>, consequence: &str) {
         let (field, at) = failure.place.unwrap_or_else(|| (path.to_string(), node.at));
         self.reporter.error(at, &field, format!("{}; {consequence}", failure.message));
     }
 
-    fn wrong(&mut self, node: &Node, path: &FieldPath<'_>, expected: &str, consequence: &str) {
+    fn wrong(&mut self, node: &Node<'_>, path: &FieldPath<'_>, expected: &str, consequence: &str) {
         self.reporter.error(node.at, &path.to_string(), format!("this should be {expected}; {consequence}"));
     }
 
@@ -94,7 +94,7 @@ impl Reading<'_, '_> {
     }
 
     /// The metadata, and whether it is what it says; `None` if the object's name can't be read.
-    fn metadata(&mut self, node: Option<&Node>, path: &FieldPath<'_>) -> Option<(ObjectMeta, bool)> {
+    fn metadata(&mut self, node: Option<&Node<'_>>, path: &FieldPath<'_>) -> Option<(ObjectMeta, bool)> {
         let empty = ObjectMeta::default();
         let Some(node) = node else { return Some((empty, false)) };
         if let Some(metadata) = self.value::<ObjectMeta>(node, path, POLICY_CLOSED) {
@@ -110,7 +110,7 @@ impl Reading<'_, '_> {
 
     /// `sound` is false if something outside the rules is wrong, so that what the rules were meant for is unknown: the
     /// policy isolates in the directions that it names, else in both, and its rules don't count.
-    fn spec(&mut self, node: Option<&Node>, sound: bool, path: &FieldPath<'_>) -> Option<NetworkPolicySpec> {
+    fn spec(&mut self, node: Option<&Node<'_>>, sound: bool, path: &FieldPath<'_>) -> Option<NetworkPolicySpec> {
         let closed = NetworkPolicySpec { policy_types: both_types(), ..NetworkPolicySpec::default() };
         let node = match node {
             None => return (!sound).then_some(closed),
@@ -149,7 +149,7 @@ impl Reading<'_, '_> {
         })
     }
 
-    fn subject(&mut self, node: &Node, path: &FieldPath<'_>) -> LabelSelector {
+    fn subject(&mut self, node: &Node<'_>, path: &FieldPath<'_>) -> LabelSelector {
         self.value(node, path, SELECTOR_CLOSED).unwrap_or_else(|| {
             self.spoil(path);
             unusable_selector()
@@ -157,7 +157,7 @@ impl Reading<'_, '_> {
     }
 
     /// The types, and whether they could be read.
-    fn policy_types(&mut self, spec: &Node, path: &FieldPath<'_>) -> (Option<Vec<String>>, bool) {
+    fn policy_types(&mut self, spec: &Node<'_>, path: &FieldPath<'_>) -> (Option<Vec<String>>, bool) {
         let Some(node) = spec.get("policyTypes").filter(|types| !types.is_null()) else { return (None, true) };
         let types = self.value(node, path, "the policy isolates in both directions and allows nothing until then");
         let sound = types.is_some();
@@ -168,7 +168,7 @@ impl Reading<'_, '_> {
     #[expect(clippy::option_option, reason = "absent and unreadable are different things here")]
     fn rules(
         &mut self,
-        spec: &Node,
+        spec: &Node<'_>,
         field: &'static str,
         peers_field: &'static str,
         path: &FieldPath<'_>,
@@ -183,7 +183,7 @@ impl Reading<'_, '_> {
         Some(Some(rules.iter().enumerate().map(rule).collect()))
     }
 
-    fn rule(&mut self, node: &Node, peers_field: &'static str, path: &FieldPath<'_>) -> Rule {
+    fn rule(&mut self, node: &Node<'_>, peers_field: &'static str, path: &FieldPath<'_>) -> Rule {
         let fields: &'static [&'static str] = if peers_field == "from" { &["from", "ports"] } else { &["to", "ports"] };
         let sound = if let Value::Map(_) = node.value {
             self.fields(node, fields, path, RULE_CLOSED)
@@ -213,7 +213,7 @@ impl Reading<'_, '_> {
     #[expect(clippy::option_option, reason = "absent and unreadable are different things here")]
     fn elements<T: DeserializeOwned>(
         &mut self,
-        rule: &Node,
+        rule: &Node<'_>,
         field: &'static str,
         path: &FieldPath<'_>,
         consequence: &str,
@@ -229,7 +229,7 @@ impl Reading<'_, '_> {
                 return None;
             }
         };
-        let mut element = |(index, node): (usize, &Node)| {
+        let mut element = |(index, node): (usize, &Node<'_>)| {
             let path = path.index(index);
             let value = if node.is_null() {
                 self.wrong(node, &path, "a map", consequence);

@@ -7,6 +7,8 @@ use serde::de::{
     self, DeserializeSeed, Deserializer, IntoDeserializer as _, MapAccess, SeqAccess, Unexpected, Visitor,
 };
 
+use rustc_hash::FxHashMap;
+
 use super::tree::{Entry, Node, Value};
 use crate::{cluster::Position, diagnostic::FieldPath};
 
@@ -83,7 +85,7 @@ impl de::Error for Failure {
 
 /// Reads `node`, which is at `path`, as a `T`. Like the API server, it takes null for an absent value.
 pub(super) fn read<T: de::DeserializeOwned>(
-    node: &Node,
+    node: &Node<'_>,
     path: &FieldPath<'_>,
     oddities: &mut Vec<Oddity>,
 ) -> Result<T, Failure> {
@@ -93,15 +95,21 @@ pub(super) fn read<T: de::DeserializeOwned>(
     result
 }
 
+/// How many are noted of one object: whoever mends these will ask again.
+pub(super) const MAX_ODDITIES: usize = 50;
+
 /// Notes the keys of a map that `fields` doesn't have, or that are there twice.
 pub(super) fn check_fields(
-    node: &Node,
+    node: &Node<'_>,
     fields: &'static [&'static str],
     path: &FieldPath<'_>,
     oddities: &mut Vec<Oddity>,
 ) {
     let entries = node.entries();
     for (index, entry) in entries.iter().enumerate() {
+        if oddities.len() >= MAX_ODDITIES {
+            break;
+        }
         let kind = if !fields.contains(&&*entry.key) {
             OddityKind::Unknown(nearest(&entry.key, fields))
         } else if entries[..index].iter().any(|earlier| earlier.key == entry.key) {
@@ -122,7 +130,7 @@ fn nearest(key: &str, fields: &'static [&'static str]) -> Option<&'static str> {
 
 #[derive(Clone, Copy)]
 struct Reader<'a> {
-    node: &'a Node,
+    node: &'a Node<'a>,
     path: &'a FieldPath<'a>,
     found: &'a RefCell<Vec<Oddity>>,
 }
@@ -135,12 +143,22 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn list<'de, V: Visitor<'de>>(self, elements: &'a [Node], visitor: V) -> Result<V::Value, Failure> {
+    fn list<'de, V: Visitor<'de>>(self, elements: &'a [Node<'a>], visitor: V) -> Result<V::Value, Failure> {
         visitor.visit_seq(Elements { of: self, rest: elements.iter().enumerate() })
     }
 
-    fn map<'de, V: Visitor<'de>>(self, entries: &'a [Entry], is_struct: bool, visitor: V) -> Result<V::Value, Failure> {
-        visitor.visit_map(Entries { of: self, rest: entries.iter(), value: None, is_struct })
+    fn map<'de, V: Visitor<'de>>(
+        self,
+        entries: &'a [Entry<'a>],
+        is_struct: bool,
+        visitor: V,
+    ) -> Result<V::Value, Failure> {
+        // to look through all later entries for each one takes too long where there are many
+        let many = !is_struct && entries.len() > 16;
+        let mut counts = FxHashMap::default();
+        entries.iter().filter(|_| many).for_each(|entry| *counts.entry(&*entry.key).or_insert(0) += 1);
+        let counts = many.then_some(counts);
+        visitor.visit_map(Entries { of: self, rest: entries.iter(), value: None, is_struct, counts })
     }
 }
 
@@ -203,7 +221,7 @@ impl Visitor<'_> for NotAMap {
 
 struct Elements<'a> {
     of: Reader<'a>,
-    rest: std::iter::Enumerate<slice::Iter<'a, Node>>,
+    rest: std::iter::Enumerate<slice::Iter<'a, Node<'a>>>,
 }
 
 impl<'de> SeqAccess<'de> for Elements<'_> {
@@ -218,9 +236,11 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
 
 struct Entries<'a> {
     of: Reader<'a>,
-    rest: slice::Iter<'a, Entry>,
-    value: Option<&'a Entry>,
+    rest: slice::Iter<'a, Entry<'a>>,
+    value: Option<&'a Entry<'a>>,
     is_struct: bool,
+    /// How often each key is still to come, where there are many.
+    counts: Option<FxHashMap<&'a str, usize>>,
 }
 
 impl<'de> MapAccess<'de> for Entries<'_> {
@@ -228,7 +248,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Failure> {
         self.value = self.rest.next();
-        self.value.map(|entry| seed.deserialize(entry.key.as_str().into_deserializer())).transpose()
+        self.value.map(|entry| seed.deserialize((&*entry.key).into_deserializer())).transpose()
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Failure> {
@@ -245,10 +265,17 @@ impl<'de> MapAccess<'de> for Entries<'_> {
 }
 
 impl Entries<'_> {
-    fn note_repetition(&self, entry: &Entry, path: &FieldPath<'_>) {
-        if self.rest.as_slice().iter().any(|later| later.key == entry.key) {
-            let oddity = Oddity { field: path.to_string(), at: entry.at, kind: OddityKind::Repeated };
-            self.of.found.borrow_mut().push(oddity);
+    fn note_repetition(&mut self, entry: &Entry<'_>, path: &FieldPath<'_>) {
+        let comes_again = match &mut self.counts {
+            Some(counts) => counts.get_mut(&*entry.key).is_some_and(|count| {
+                *count -= 1;
+                *count > 0
+            }),
+            None => self.rest.as_slice().iter().any(|later| later.key == entry.key),
+        };
+        let mut found = self.of.found.borrow_mut();
+        if comes_again && found.len() < MAX_ODDITIES {
+            found.push(Oddity { field: path.to_string(), at: entry.at, kind: OddityKind::Repeated });
         }
     }
 }

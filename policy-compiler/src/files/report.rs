@@ -40,7 +40,7 @@ pub(super) struct Reporter<'a> {
 
 impl<'a> Reporter<'a> {
     /// Of an object that says it is of `kind`, by the name that it has, if it can be read.
-    pub(super) fn new(document: Document<'a>, kind: &str, object: &Node, list: &'a mut Vec<Diagnostic>) -> Self {
+    pub(super) fn new(document: Document<'a>, kind: &str, object: &Node<'_>, list: &'a mut Vec<Diagnostic>) -> Self {
         let metadata = object.get("metadata");
         let name = metadata.and_then(|metadata| metadata.text("name")).filter(|name| !name.is_empty());
         let namespace = match metadata.and_then(|metadata| metadata.text("namespace")) {

@@ -1,36 +1,39 @@
 //! What YAML and JSON have in common: a [`Node`] of a document, with its position in the file.
 
+use std::borrow::Cow;
+
 use crate::cluster::Position;
 
 /// A value of a document.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Node {
+pub(super) struct Node<'a> {
     pub(super) at: Position,
-    pub(super) value: Value,
+    pub(super) value: Value<'a>,
 }
 
 /// The values of JSON, which are all that a manifest may hold.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(super) enum Value<'a> {
     Null,
     Bool(bool),
     Int(i64),
     /// Above `i64::MAX`.
     BigInt(u64),
     Float(f64),
-    Text(String),
-    List(Vec<Node>),
+    /// A part of the file, wherever it stands there as it is.
+    Text(Cow<'a, str>),
+    List(Vec<Node<'a>>),
     /// In the order of the file; a key may be there twice.
-    Map(Vec<Entry>),
+    Map(Vec<Entry<'a>>),
 }
 
 /// An entry of a [`Value::Map`].
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Entry {
-    pub(super) key: String,
+pub(super) struct Entry<'a> {
+    pub(super) key: Cow<'a, str>,
     /// The key's position.
     pub(super) at: Position,
-    pub(super) value: Node,
+    pub(super) value: Node<'a>,
 }
 
 /// A document that could not be read.
@@ -40,9 +43,9 @@ pub(super) struct Unreadable {
     pub(super) message: String,
 }
 
-impl Node {
+impl<'a> Node<'a> {
     /// The last entry of this key, if this is a map: where a key is repeated, decoders let the last one count.
-    pub(super) fn get(&self, key: &str) -> Option<&Node> {
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
         self.entries().iter().rfind(|entry| entry.key == key).map(|entry| &entry.value)
     }
 
@@ -55,7 +58,7 @@ impl Node {
     }
 
     /// The entries, if this is a map.
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[Entry<'a>] {
         match &self.value {
             Value::Map(entries) => entries,
             _ => &[],

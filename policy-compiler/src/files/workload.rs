@@ -154,7 +154,7 @@ pub(super) struct Read {
 }
 
 /// Reads a workload; `None` if it has no name.
-pub(super) fn workload(node: &Node, kind: WorkloadKind, reporter: &mut Reporter<'_>) -> Option<Read> {
+pub(super) fn workload(node: &Node<'_>, kind: WorkloadKind, reporter: &mut Reporter<'_>) -> Option<Read> {
     let mut oddities = Vec::new();
     let root = FieldPath::ROOT;
     let metadata: ObjectMeta = read(node.get("metadata")?, &root.field("metadata"), &mut oddities).ok()?;

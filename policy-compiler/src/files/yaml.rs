@@ -17,36 +17,58 @@ pub(super) struct Chunk<'a> {
 /// Splits at the lines that YAML reserves for it: `---` begins a document, `...` ends one (YAML 1.2.2 section 9.1.2).
 /// They can't occur within a value. What precedes the first `---`, or follows a `...`, is a document only if it has
 /// content; directives belong to the document after them.
-pub(super) fn documents(text: &str) -> Vec<Chunk<'_>> {
-    let mut chunks = Vec::new();
-    let mut begin = (0, 1);
-    let mut explicit = false;
-    let mut offset = 0;
-    for (line, content) in (1..).zip(text.split_inclusive('\n')) {
-        let end = offset + content.len();
-        let before = &text[begin.0..offset];
-        if is_marker(content, "---") {
-            if explicit || has_content(before) {
-                chunks.push(Chunk { line: begin.1, text: before });
-                begin = (offset, line);
-            } else if !has_directive(before) {
-                begin = (offset, line);
+pub(super) const fn documents(text: &str) -> Documents<'_> {
+    Documents { text, begin: (0, 1), next: (0, 1), explicit: false, ended: false }
+}
+
+/// One document after the other.
+pub(super) struct Documents<'a> {
+    text: &'a str,
+    /// Offset and line at which the document begins that is being looked for.
+    begin: (usize, u32),
+    /// Offset and line up to which the text was looked at.
+    next: (usize, u32),
+    /// It began with a `---`.
+    explicit: bool,
+    ended: bool,
+}
+
+impl<'a> Iterator for Documents<'a> {
+    type Item = Chunk<'a>;
+
+    fn next(&mut self) -> Option<Chunk<'a>> {
+        while let Some((offset, line, content)) = self.line() {
+            let begins = is_marker(content, "---");
+            if !begins && !is_marker(content, "...") {
+                continue;
             }
-            explicit = true;
-        } else if is_marker(content, "...") {
-            if explicit || has_content(before) {
-                chunks.push(Chunk { line: begin.1, text: before });
+            let before = Chunk { line: self.begin.1, text: &self.text[self.begin.0..offset] };
+            let counts = self.explicit || has_content(before.text);
+            if !begins {
+                self.begin = self.next;
+            } else if counts || !has_directive(before.text) {
+                self.begin = (offset, line);
             }
-            explicit = false;
-            begin = (end, line + 1);
+            self.explicit = begins;
+            if counts {
+                return Some(before);
+            }
         }
-        offset = end;
+        let rest = Chunk { line: self.begin.1, text: &self.text[self.begin.0..] };
+        let counts = !std::mem::replace(&mut self.ended, true) && (self.explicit || has_content(rest.text));
+        counts.then_some(rest)
     }
-    let rest = &text[begin.0..];
-    if explicit || has_content(rest) {
-        chunks.push(Chunk { line: begin.1, text: rest });
+}
+
+impl<'a> Documents<'a> {
+    /// The next line, with its offset and its number.
+    fn line(&mut self) -> Option<(usize, u32, &'a str)> {
+        let (offset, line) = self.next;
+        let rest = self.text.get(offset..).filter(|rest| !rest.is_empty())?;
+        let end = rest.find('\n').map_or(rest.len(), |end| end + 1);
+        self.next = (offset + end, line.saturating_add(1));
+        Some((offset, line, &rest[..end]))
     }
-    chunks
 }
 
 fn is_marker(line: &str, marker: &str) -> bool {
@@ -62,7 +84,7 @@ fn has_directive(text: &str) -> bool {
 }
 
 /// Reads one document. Aliases are followed up to a limit that no manifest needs and no bomb survives.
-pub(super) fn read(chunk: Chunk<'_>) -> Result<Node, Unreadable> {
+pub(super) fn read(chunk: Chunk<'_>) -> Result<Node<'static>, Unreadable> {
     let size = chunk.text.len();
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -106,13 +128,13 @@ fn position(location: Location, line: u32) -> Position {
     Position { line: line.saturating_add(within - 1), column }
 }
 
-fn into_node(node: Spanned<YamlValue>, line: u32) -> Node {
+fn into_node(node: Spanned<YamlValue>, line: u32) -> Node<'static> {
     let value = match node.value {
         YamlValue::Plain(value) => value,
         YamlValue::List(elements) => Value::List(elements.into_iter().map(|node| into_node(node, line)).collect()),
         YamlValue::Map(entries) => {
             let entry = |(key, value): (Spanned<String>, _)| Entry {
-                key: key.value,
+                key: key.value.into(),
                 at: position(key.referenced, line),
                 value: into_node(value, line),
             };
@@ -123,7 +145,7 @@ fn into_node(node: Spanned<YamlValue>, line: u32) -> Node {
 }
 
 enum YamlValue {
-    Plain(Value),
+    Plain(Value<'static>),
     List(Vec<Spanned<Self>>),
     Map(Vec<(Spanned<String>, Spanned<Self>)>),
 }
@@ -160,11 +182,11 @@ impl<'de> Visitor<'de> for YamlVisitor {
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<YamlValue, E> {
-        Ok(YamlValue::Plain(Value::Text(value.to_owned())))
+        Ok(YamlValue::Plain(Value::Text(value.to_owned().into())))
     }
 
     fn visit_string<E: Error>(self, value: String) -> Result<YamlValue, E> {
-        Ok(YamlValue::Plain(Value::Text(value)))
+        Ok(YamlValue::Plain(Value::Text(value.into())))
     }
 
     fn visit_unit<E: Error>(self) -> Result<YamlValue, E> {

@@ -4,6 +4,7 @@
 //! node's own traffic, and pods on their node's network, whose treatment Kubernetes leaves open.
 
 mod ports;
+mod probing;
 mod seat;
 mod tables;
 
@@ -15,6 +16,7 @@ use rustc_hash::FxHashMap;
 use self::tables::Tables;
 pub use self::{
     ports::{PortRange, port_ranges, port_ranges_of, ports_in_use},
+    probing::{OpenPorts, Probing},
     seat::{Seat, Sort},
 };
 use crate::{

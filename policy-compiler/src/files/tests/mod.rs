@@ -1,5 +1,7 @@
 //! What becomes of files, good and bad.
 
+mod large;
+
 use std::fmt::Write as _;
 
 use super::*;
