@@ -15,6 +15,8 @@ pub(crate) enum What {
     Prog,
     /// The compiler: fresh compilations and single events.
     Compile,
+    /// policyctl as a process: time and memory of questions to large clusters in YAML.
+    Cli,
     /// Sluice on a real cluster: from a change, or a pod's start, to packets that show it. Needs root.
     Cluster,
 }
@@ -28,6 +30,7 @@ pub(crate) fn run(toolchain: &Toolchain, what: What, json: bool, pods: Option<u3
     let (package, target) = match what {
         What::Prog => ("e2e", "prog"),
         What::Compile => ("policy-compiler", "compile"),
+        What::Cli => ("policyctl", "cli"),
         What::Cluster => ("e2e", "cluster"),
     };
     ensure!(what != What::Prog || geteuid().is_root(), "a test run of a BPF program needs root");

@@ -10,7 +10,7 @@ use policy_compiler::{
 };
 use serde_json::json;
 
-use super::units::{self, Between, Unit, between};
+use super::units::{self, Between, Probes, Unit};
 use crate::{
     Failure, Outcome, Status, end,
     format::{self, Answer, Output, Table},
@@ -50,26 +50,27 @@ pub(crate) struct Args {
 /// A state with all of its units.
 struct Side<'a> {
     state: &'a State,
-    reach: Reach<'a>,
+    reach: &'a Reach<'a>,
+    probes: Probes<'a, 'a>,
     quick: Quick<'a>,
     units: BTreeMap<String, Unit>,
 }
 
 impl<'a> Side<'a> {
-    fn new(state: &'a State, outside: &[end::Member]) -> Self {
-        let reach = Reach::new(state.cluster());
-        let world = outside.iter().map(|member| Unit::new(member.name.clone(), vec![member.clone()], &reach));
-        let units = units::pods(state, &reach).into_iter().chain(world);
+    fn new(state: &'a State, reach: &'a Reach<'a>, ranges: &'a [Option<PortRange>], outside: &[end::Member]) -> Self {
+        let world = outside.iter().map(|member| Unit::new(member.name.clone(), vec![member.clone()], reach));
+        let units = units::pods(state, reach).into_iter().chain(world);
         Self {
             state,
             quick: Quick::new(state.cluster()),
             units: units.map(|unit| (unit.name.clone(), unit)).collect(),
             reach,
+            probes: Probes::new(reach, ranges),
         }
     }
 
-    fn open(&self, source: &str, destination: &str, probes: &[Option<PortRange>]) -> Option<Between> {
-        between(&self.reach, self.units.get(source)?, self.units.get(destination)?, probes)
+    fn open(&self, source: &str, destination: &str) -> Option<Between> {
+        self.probes.between(self.units.get(source)?, self.units.get(destination)?)
     }
 }
 
@@ -95,13 +96,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let clusters = [old.cluster(), new.cluster()];
     let outside = end::world(&clusters);
     let probes: Vec<_> = port_ranges_of(&clusters).into_iter().map(Some).chain([None]).collect();
-    let (before, after) = (Side::new(&old, &outside), Side::new(&new, &outside));
+    let reach = (Reach::new(old.cluster()), Reach::new(new.cluster()));
+    let before = Side::new(&old, &reach.0, &probes, &outside);
+    let after = Side::new(&new, &reach.1, &probes, &outside);
     let is_outside = |name: &str| outside.iter().any(|member| member.name == name);
     let mut changes = Vec::new();
     for source in before.units.keys().filter(|name| after.units.contains_key(*name)) {
         for destination in before.units.keys().filter(|name| after.units.contains_key(*name)) {
             if !(is_outside(source) && is_outside(destination)) {
-                compare(&before, &after, (source, destination), &probes, &mut changes);
+                compare(&before, &after, (source, destination), &mut changes);
             }
         }
     }
@@ -111,7 +114,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let (removed, added) = (only(&before, &after), only(&after, &before));
     let mut answer = answer(&changes, &removed, &added, (&old, &new));
     if args.format.output.is_picture() {
-        answer.special = picture(args, [&before, &after], probes, (&removed, &added))?;
+        answer.special = picture(args, [&before, &after], probes.clone(), (&removed, &added))?;
     }
     answer.print(&args.format)?;
     let same = changes.is_empty() && removed.is_empty() && added.is_empty();
@@ -127,7 +130,7 @@ fn picture(
     (removed, added): (&[String], &[String]),
 ) -> Result<Vec<(Output, String)>, Failure> {
     let others = grid::outside(&sides.map(|side| side.state.cluster()), true);
-    let asked = sides.map(|side| Asked { state: side.state, reach: &side.reach, others: others.clone() });
+    let asked = sides.map(|side| Asked { state: side.state, reach: side.reach, others: others.clone() });
     let grid = grid::Grid::new(&asked, probes);
     grid.check(&args.expand).map_err(Failure::no_answer)?;
     let mut footer = Vec::new();
@@ -145,20 +148,16 @@ fn level(between: &Between, probe: &Option<PortRange>) -> u8 {
     if between.all.contains(probe) { 2 } else { u8::from(between.some.contains(probe)) }
 }
 
-fn compare(
-    before: &Side<'_>,
-    after: &Side<'_>,
-    (source, destination): (&str, &str),
-    probes: &[Option<PortRange>],
-    changes: &mut Vec<Change>,
-) {
-    let old = before.open(source, destination, probes).unwrap_or_default();
-    let new = after.open(source, destination, probes).unwrap_or_default();
+fn compare(before: &Side<'_>, after: &Side<'_>, (source, destination): (&str, &str), changes: &mut Vec<Change>) {
+    let old = before.open(source, destination).unwrap_or_default();
+    let new = after.open(source, destination).unwrap_or_default();
     if old == new {
         return;
     }
     for opened in [true, false] {
-        let changed: Vec<_> = probes
+        let changed: Vec<_> = before
+            .probes
+            .ranges
             .iter()
             .filter(|probe| {
                 let (old, new) = (level(&old, probe), level(&new, probe));

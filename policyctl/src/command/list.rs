@@ -3,7 +3,7 @@
 use policy_compiler::reach::{Reach, port_ranges};
 use serde_json::json;
 
-use super::units::{self, between};
+use super::units::{self, Probes};
 use crate::{
     Outcome, Status,
     format::{self, Answer, Table},
@@ -27,7 +27,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Outcome {
     let state = source::read(&args.state)?;
     let reach = Reach::new(state.cluster());
-    let probes: Vec<_> = port_ranges(state.cluster()).into_iter().map(Some).chain([None]).collect();
+    let ranges: Vec<_> = port_ranges(state.cluster()).into_iter().map(Some).chain([None]).collect();
+    let probes = Probes::new(&reach, &ranges);
     let pods = units::pods(&state, &reach);
     let world = units::world(&state, &reach);
     let mut rows = Vec::new();
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             if (outside(from) && outside(to)) || !(is_wanted(&from.name) || is_wanted(&to.name)) {
                 continue;
             }
-            let Some(open) = between(&reach, from, to, &probes).filter(|open| !open.is_empty()) else { continue };
+            let Some(open) = probes.between(from, to).filter(|open| !open.is_empty()) else { continue };
             rows.push(vec![from.name.clone(), to.name.clone(), open.written()]);
             elements.push(json!({
                 "source": from.name,

@@ -3,7 +3,7 @@
 use policy_compiler::reach::{PortRange, Reach, port_ranges};
 use serde_json::json;
 
-use super::units::{self, Between, Unit};
+use super::units::{self, Between, Probes, Unit};
 use crate::{
     Failure, Outcome, Status, end,
     end::Ends,
@@ -83,9 +83,10 @@ impl Found<'_> {
         let own = Unit::new(self.ends.label.clone(), self.ends.members.clone(), &reach);
         let mut all = units::pods(self.state, &reach);
         all.extend(units::world(self.state, &reach));
+        let probes = Probes::new(&reach, self.probes);
         let rows = all.into_iter().filter_map(|unit| {
             let (from, to) = if self.outgoing { (&own, &unit) } else { (&unit, &own) };
-            let between = units::between(&reach, from, to, self.probes)?;
+            let between = probes.between(from, to)?;
             Some((unit, between))
         });
         Ok(rows.collect())

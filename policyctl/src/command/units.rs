@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use policy_compiler::{
     explain::End,
     model::ObjectName,
-    reach::{PortRange, Reach, Seat},
+    reach::{OpenPorts, PortRange, Probing, Reach, Seat},
 };
 
 use crate::{
@@ -119,21 +119,40 @@ pub(crate) fn pairs<'a>(from: &'a Unit, to: &'a Unit) -> Vec<(&'a Seat, &'a Seat
     pairs
 }
 
-/// The ports that one unit may open to another, of those that are asked; `None` if they have no family in common.
-pub(crate) fn between(reach: &Reach<'_>, from: &Unit, to: &Unit, probes: &[Option<PortRange>]) -> Option<Between> {
-    let mut between = Between::default();
-    let pairs = pairs(from, to);
-    if pairs.is_empty() {
-        return None;
+/// Ports that are asked about again and again.
+pub(crate) struct Probes<'r, 'a> {
+    pub(crate) ranges: &'r [Option<PortRange>],
+    probing: Probing<'r, 'a>,
+}
+
+impl<'r, 'a> Probes<'r, 'a> {
+    pub(crate) fn new(reach: &'r Reach<'a>, ranges: &'r [Option<PortRange>]) -> Self {
+        Self { ranges, probing: Probing::new(reach, ranges.iter().map(|range| representative(*range)).collect()) }
     }
-    for probe in probes {
-        let port = representative(*probe);
-        let passes = pairs.iter().filter(|(from, to)| reach.enforced(from, to, port).passes()).count();
-        if passes == pairs.len() {
-            between.all.push(*probe);
-        } else if passes > 0 {
-            between.some.push(*probe);
+
+    /// The ports that one unit may open to another; `None` if they have no family in common.
+    pub(crate) fn between(&self, from: &Unit, to: &Unit) -> Option<Between> {
+        let mut found: Option<(OpenPorts, OpenPorts)> = None;
+        for (source, destination) in pairs(from, to) {
+            let open = self.probing.open(source, destination);
+            match &mut found {
+                Some((all, some)) => {
+                    all.keep(&open);
+                    some.add(&open);
+                }
+                None => found = Some((open.clone(), open)),
+            }
         }
+        let (all, some) = found?;
+        if some.is_empty() {
+            return Some(Between::default());
+        }
+        let ranges = |wanted: &dyn Fn(usize) -> bool| -> Vec<Option<PortRange>> {
+            (0..self.ranges.len()).filter(|index| wanted(*index)).map(|index| self.ranges[index]).collect()
+        };
+        Some(Between {
+            all: ranges(&|index| all.has(index)),
+            some: ranges(&|index| some.has(index) && !all.has(index)),
+        })
     }
-    Some(between)
 }
