@@ -4,7 +4,7 @@
 use std::{fs, ops::ControlFlow, sync::Arc, thread, time::Duration};
 
 use anyhow::Context as _;
-use enforcer::{Clock, Enforcer, Events, Options, Reader, veth::Watcher};
+use enforcer::{Clock, Enforcer, Events, Losses, Options, Reader, veth::Watcher};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -28,6 +28,9 @@ use crate::{
 
 /// How many updates, hints or requests may wait for the state before whoever sends them waits, too.
 const QUEUE: usize = 64;
+
+/// How often is looked whether events were lost.
+const LOSSES: Duration = Duration::from_secs(1);
 
 /// How long tasks may take to end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -200,13 +203,34 @@ async fn follow_events(
     mut health: watch::Receiver<Health>,
 ) -> anyhow::Result<()> {
     health.wait_for(|health| health.synced).await.context("the state has ended")?;
-    readable::follow("events", events, move |events| {
+    let losses = count_losses(events.losses(), Arc::clone(&journal));
+    let followed = readable::follow("events", events, move |events| {
         while let Some(event) = events.read() {
             journal.record(&event, names.of(&event), time_of_day(event.time));
         }
         Ok(ControlFlow::Continue(()))
-    })
-    .await
+    });
+    tokio::select! {
+        ended = followed => ended,
+        ended = losses => ended,
+    }
+}
+
+/// Reports what the packet program has not told, a moment after.
+async fn count_losses(losses: Losses, journal: Arc<Journal>) -> anyhow::Result<()> {
+    let mut before = losses.read()?;
+    let mut interval = tokio::time::interval(LOSSES);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let now = losses.read()?;
+        if now != before {
+            // a larger map has begun to count anew
+            let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
+            journal.lost(since(now.suppressed, before.suppressed), since(now.lost, before.lost));
+            before = now;
+        }
+    }
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {

@@ -2,29 +2,27 @@
 //! [`private`] for the unix socket (state and events, and what the CNI plugin asks).
 
 mod cni;
+mod events;
 mod export;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::{Body, Bytes},
-    extract::{Query, State},
+    extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures_util::stream;
-use serde::Deserialize;
 use tokio::{
-    sync::{broadcast, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 
 pub use self::export::{Identity, Loaded};
 use crate::{
     metrics::Metrics,
-    report::{Journal, Record},
+    report::Journal,
     state::{Health, Request, View},
 };
 
@@ -66,7 +64,7 @@ pub fn public(shared: Shared) -> Router {
 pub fn private(shared: Shared) -> Router {
     Router::new()
         .route("/state", get(state))
-        .route("/events", get(events))
+        .route("/events", get(events::events))
         .route("/v1/objects", get(export::objects))
         .route("/v1/tables", get(export::tables))
         .route("/v1/cni", get(cni::ready).put(cni::call).delete(cni::hang_up))
@@ -105,61 +103,6 @@ async fn state(State(shared): State<Shared>) -> Response {
         Some(view) => Json(view).into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "the agent's state does not answer\n").into_response(),
     }
-}
-
-/// What `/events` may be asked.
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct EventsQuery {
-    /// Go on with those to come.
-    follow: bool,
-    /// Only those after this sequence number.
-    since: u64,
-}
-
-impl Default for EventsQuery {
-    fn default() -> Self {
-        Self { follow: true, since: 0 }
-    }
-}
-
-async fn events(State(shared): State<Shared>, Query(query): Query<EventsQuery>) -> Response {
-    let (kept, coming) = shared.journal.subscribe();
-    let kept: Vec<u8> = kept.iter().filter(|record| record.sequence > query.since).flat_map(|r| line(r)).collect();
-    let body = if query.follow {
-        let first = Some(Bytes::from(kept));
-        Body::from_stream(stream::unfold((first, coming, shared.stopping), next))
-    } else {
-        Body::from(kept)
-    };
-    ([(header::CONTENT_TYPE, "application/jsonl")], body).into_response()
-}
-
-type Following = (Option<Bytes>, broadcast::Receiver<Arc<Record>>, watch::Receiver<bool>);
-
-/// The next piece of a stream that is followed, until the agent drains.
-async fn next((first, mut coming, mut stopping): Following) -> Option<(Result<Bytes, Infallible>, Following)> {
-    let bytes = match first {
-        Some(kept) => kept,
-        None => {
-            let record = tokio::select! {
-                record = coming.recv() => record,
-                _ = stopping.wait_for(|stopping| *stopping) => return None,
-            };
-            match record {
-                Ok(record) => line(&record).into(),
-                Err(broadcast::error::RecvError::Lagged(missed)) => format!("{{\"missed\":{missed}}}\n").into(),
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
-    };
-    Some((Ok(bytes), (None, coming, stopping)))
-}
-
-fn line(record: &Record) -> Vec<u8> {
-    let mut line = serde_json::to_vec(record).expect("a record has string keys and no maps, so it is always JSON");
-    line.push(b'\n');
-    line
 }
 
 /// Asks the state's task; `None` if it is gone or takes longer than `patience`.

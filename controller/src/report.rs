@@ -64,6 +64,43 @@ pub struct End {
     pub pod: Option<String>,
 }
 
+/// Something for whoever follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Item {
+    /// What happened.
+    Seen(Box<Record>),
+    /// That not all of what happened is known.
+    Lost(Lost),
+}
+
+/// Events that the packet program did not send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lost {
+    /// Counted with the records.
+    pub sequence: u64,
+    /// When it was found.
+    pub time: Timestamp,
+    /// `lost`
+    pub kind: &'static str,
+    /// How many, because there were more than the rate limit allows.
+    pub rate_limit: u64,
+    /// How many, because the ring buffer was full.
+    pub ring_full: u64,
+}
+
+impl Item {
+    /// Counts up from 1 while the agent runs.
+    #[must_use]
+    pub const fn sequence(&self) -> u64 {
+        match self {
+            Self::Seen(record) => record.sequence,
+            Self::Lost(lost) => lost.sequence,
+        }
+    }
+}
+
 /// What the journal has to be told of an event besides the event.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
@@ -81,12 +118,12 @@ pub struct Names {
 #[derive(Debug)]
 pub struct Journal {
     inner: Mutex<Inner>,
-    stream: broadcast::Sender<Arc<Record>>,
+    stream: broadcast::Sender<Arc<Item>>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    last: VecDeque<Arc<Record>>,
+    last: VecDeque<Arc<Item>>,
     sequence: u64,
     budget: Budget,
 }
@@ -103,7 +140,7 @@ impl Journal {
     pub fn record(&self, event: &Event, names: Names, time: Timestamp) {
         let mut inner = self.lock();
         inner.sequence += 1;
-        let record = Arc::new(Record::new(inner.sequence, event, names, time));
+        let record = Record::new(inner.sequence, event, names, time);
         if event.kind != EventKind::NewFlow as u8 {
             match inner.budget.take(Instant::now()) {
                 Take::Line { left_out: 0 } => log(&record),
@@ -114,16 +151,29 @@ impl Journal {
                 Take::Nothing => {}
             }
         }
+        self.keep(&mut inner, Item::Seen(Box::new(record)));
+    }
+
+    /// Takes note of events that the packet program has not sent: how many for the rate limit, and for the full buffer.
+    pub fn lost(&self, rate_limit: u64, ring_full: u64) {
+        let mut inner = self.lock();
+        inner.sequence += 1;
+        let (sequence, time, kind) = (inner.sequence, Timestamp::now(), "lost");
+        self.keep(&mut inner, Item::Lost(Lost { sequence, time, kind, rate_limit, ring_full }));
+    }
+
+    fn keep(&self, inner: &mut Inner, item: Item) {
+        let item = Arc::new(item);
         if inner.last.len() == KEPT {
             inner.last.pop_front();
         }
-        inner.last.push_back(Arc::clone(&record));
+        inner.last.push_back(Arc::clone(&item));
         // nobody listening is no error
-        let _ = self.stream.send(record);
+        let _ = self.stream.send(item);
     }
 
     /// The records that are kept, and those to come, without a gap between them.
-    pub fn subscribe(&self) -> (Vec<Arc<Record>>, broadcast::Receiver<Arc<Record>>) {
+    pub fn subscribe(&self) -> (Vec<Arc<Item>>, broadcast::Receiver<Arc<Item>>) {
         let inner = self.lock();
         (inner.last.iter().cloned().collect(), self.stream.subscribe())
     }
@@ -153,13 +203,19 @@ impl Record {
             policies: names.policies,
         }
     }
+
+    /// Who opened the connection, and where to.
+    #[must_use]
+    pub fn ends(&self) -> (&End, &End) {
+        match self.direction {
+            "ingress" => (&self.remote, &self.pod),
+            _ => (&self.pod, &self.remote),
+        }
+    }
 }
 
 fn log(record: &Record) {
-    let (source, destination) = match record.direction {
-        "ingress" => (&record.remote, &record.pod),
-        _ => (&record.pod, &record.remote),
-    };
+    let (source, destination) = record.ends();
     let what = match record.kind {
         "drop" => "dropped",
         "cut" => "cut an established connection",
@@ -381,9 +437,19 @@ mod tests {
             journal.record(&event(Reason::Rule, EventKind::NewFlow), Names::default(), Timestamp::UNIX_EPOCH);
         }
         let (kept, mut stream) = journal.subscribe();
-        assert_eq!((kept.len(), kept[0].sequence), (KEPT, 11));
+        assert_eq!((kept.len(), kept[0].sequence()), (KEPT, 11));
         journal.record(&event(Reason::Rule, EventKind::NewFlow), Names::default(), Timestamp::UNIX_EPOCH);
-        assert_eq!(stream.try_recv().unwrap().sequence, kept.last().unwrap().sequence + 1);
+        assert_eq!(stream.try_recv().unwrap().sequence(), kept.last().unwrap().sequence() + 1);
+    }
+
+    #[test]
+    fn what_was_lost_is_counted_among_the_records() {
+        let journal = Journal::default();
+        journal.record(&event(Reason::Rule, EventKind::NewFlow), Names::default(), Timestamp::UNIX_EPOCH);
+        journal.lost(5, 0);
+        let (kept, _) = journal.subscribe();
+        let json = serde_json::to_value(&kept[1]).unwrap();
+        assert_eq!((&json["kind"], &json["rateLimit"], &json["sequence"]), (&"lost".into(), &5.into(), &2.into()));
     }
 
     #[test]

@@ -228,7 +228,7 @@ impl Enforcer {
 
     /// Opens the ring buffer of events. There can be one reader: a second one takes events away from the first.
     pub fn events(&self) -> Result<Events, EventsError> {
-        Events::open(&self.pins.object(map::EVENTS))
+        Events::open(&self.pins)
     }
 
     /// How many events were not sent.

@@ -3,14 +3,17 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
-    path::Path,
+    sync::Arc,
 };
 
 use aya::maps::{Map, MapData, MapError, RingBuf};
-use enforcer_abi::{Event, EventBudget};
+use enforcer_abi::{Event, EventBudget, map};
 use thiserror::Error;
 
-use crate::sys::{self, PerCpuMap};
+use crate::{
+    pins::Pins,
+    sys::{self, PerCpuMap},
+};
 
 /// The ring buffer could not be opened or read.
 #[derive(Debug, Error)]
@@ -35,12 +38,34 @@ pub struct Unsent {
 /// The reader's end. Readable ([`AsFd`], or [`AsRawFd`] for tokio's `AsyncFd`) when there is an event; there is one reader only.
 pub struct Events {
     ring: RingBuf<MapData>,
+    pins: Arc<Pins>,
+}
+
+/// Counts what was not sent; may be taken to another thread. As long as it lives, the pins are locked.
+#[derive(Clone, Debug)]
+pub struct Losses {
+    pins: Arc<Pins>,
+}
+
+impl Losses {
+    /// How many so far.
+    pub fn read(&self) -> Result<Unsent, EventsError> {
+        // the pin may be another map's by now
+        unsent(&PerCpuMap::open(&self.pins.object(map::EVENT_BUDGET)).map_err(EventsError::Counts)?)
+    }
 }
 
 impl Events {
-    pub(crate) fn open(pin: &Path) -> Result<Self, EventsError> {
+    pub(crate) fn open(pins: &Arc<Pins>) -> Result<Self, EventsError> {
+        let pin = pins.object(map::EVENTS);
         let map = Map::from_map_data(MapData::from_pin(pin).map_err(EventsError::Open)?).map_err(EventsError::Open)?;
-        Ok(Self { ring: RingBuf::try_from(map).map_err(EventsError::Open)? })
+        Ok(Self { ring: RingBuf::try_from(map).map_err(EventsError::Open)?, pins: Arc::clone(pins) })
+    }
+
+    /// Counts what was not sent.
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        Losses { pins: Arc::clone(&self.pins) }
     }
 
     /// The next event, `None` if there is none for now.

@@ -30,7 +30,7 @@ pub mod veth;
 pub use attach::{Ahead, AttachError, Attached, Attachment, Mode};
 pub use clock::{Clock, ClockError, monotonic};
 pub use enforcer::{ApplyError, ApplyFailure, Enforcer, Flow};
-pub use events::{Events, EventsError, Unsent};
+pub use events::{Events, EventsError, Losses, Unsent};
 pub use grow::{GrowError, Upkeep};
 pub use netlink::{Link, NetlinkError};
 pub use object::LoadError;

@@ -2,6 +2,7 @@
 //! denial from a question that could not be answered (see [`Status`]).
 #![forbid(unsafe_code)]
 
+mod agent;
 mod command;
 mod end;
 mod format;
@@ -14,7 +15,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use command::{can, diff, effective, explain, exposure, lint, list, matrix, reach, snapshot, test};
+use command::{
+    can, diff, dump, effective, explain, exposure, flows, lint, list, matrix, reach, snapshot, status, test, verify,
+};
 
 /// Explains what network policies allow.
 #[derive(Debug, Parser)]
@@ -60,6 +63,16 @@ enum Command {
     /// Write the state of the cluster down, for --snapshot
     #[command(after_help = snapshot::HELP)]
     Snapshot(snapshot::Args),
+    /// Show how agents and their pods are
+    Status(status::Args),
+    /// Check that what is intended, compiled and loaded in the kernel is the same, and end with status 1 if it isn't
+    #[command(after_help = verify::HELP)]
+    Verify(verify::Args),
+    /// Show what was judged and by which policy and rule, as it happens
+    #[command(after_help = flows::HELP)]
+    Flows(flows::Args),
+    /// Show the tables of a pod as the kernel has them
+    Dump(dump::Args),
     /// Print the script that completes this program's commands in a shell
     Completion {
         /// The shell
@@ -111,6 +124,10 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Flows(args) => flows::run(&args),
+        Command::Dump(args) => dump::run(&args),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "policyctl", &mut script);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use enforcer_abi::{Direction, Reason};
+use enforcer_abi::{Counters, Direction, Reason};
 use policy_compiler::{PodTables, TableUse};
 
 use super::{
@@ -134,6 +134,10 @@ impl<D: Datapath> State<D> {
 
     pub(super) fn view(&mut self) -> View {
         let mut pods: Vec<PodView> = self.applier.pods().map(|pod| self.view_of(pod)).collect();
+        for pod in &mut pods {
+            let counters = pod.ifindex.and_then(|index| self.applier.datapath.counters(index).ok().flatten());
+            pod.packets = counters.as_ref().map(packets).unwrap_or_default();
+        }
         pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         let interfaces = self.applier.binder.interfaces().filter_map(|(link, assignment)| {
             let (state, reason) = match assignment {
@@ -185,6 +189,18 @@ impl<D: Datapath> State<D> {
             ingress: direction(pod.ingress, Direction::Ingress),
             egress: direction(pod.egress, Direction::Egress),
             audit: pod.audit,
+            packets: BTreeMap::new(),
         }
     }
+}
+
+/// Counters by direction and reason, without those that are zero.
+fn packets(counters: &Counters) -> BTreeMap<&'static str, BTreeMap<&'static str, u64>> {
+    let of = |direction: Direction| {
+        let counts =
+            Reason::ALL.into_iter().map(|reason| (reason, counters.packets[direction as usize][reason as usize]));
+        counts.filter(|(_, count)| *count > 0).map(|(reason, count)| (reason_name(reason), count)).collect()
+    };
+    let all = Direction::ALL.into_iter().map(|direction| (direction_name(direction), of(direction)));
+    all.filter(|(_, counts): &(_, BTreeMap<_, _>)| !counts.is_empty()).collect()
 }

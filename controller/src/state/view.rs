@@ -1,6 +1,6 @@
 //! What the agent tells of its state: [`View`] on the socket, [`Health`] for readiness.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,9 @@ pub struct PodView {
     pub egress: DirectionView,
     /// What its namespace lets pass is only reported.
     pub audit: bool,
+    /// Packets that were judged anew, those of known flows aside, by direction and reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub packets: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
 }
 
 /// One direction of a pod.

@@ -96,6 +96,12 @@ impl Agent {
         get(&self.socket, path)
     }
 
+    /// The path of its socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Its process number.
     #[must_use]
     pub fn id(&self) -> u32 {

@@ -2,16 +2,20 @@
 
 pub(crate) mod can;
 pub(crate) mod diff;
+pub(crate) mod dump;
 pub(crate) mod effective;
 pub(crate) mod explain;
 pub(crate) mod exposure;
+pub(crate) mod flows;
 pub(crate) mod lint;
 pub(crate) mod list;
 pub(crate) mod matrix;
 pub(crate) mod reach;
 pub(crate) mod snapshot;
+pub(crate) mod status;
 pub(crate) mod test;
 pub(crate) mod units;
+pub(crate) mod verify;
 
 use policy_compiler::reach::{PortRange, port_ranges};
 

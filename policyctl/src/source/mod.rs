@@ -1,6 +1,7 @@
 //! The state that a question is asked of, from wherever the flags say, a file for each kind of place; with `--with` and
 //! `--without` on top. [`read`] brings it.
 
+mod agent;
 mod cluster;
 mod files;
 mod snapshot;
@@ -21,14 +22,14 @@ pub(crate) use self::{
     cluster::{About, Args as ClusterArgs, fetch},
     snapshot::written,
 };
-use crate::{Failure, progress::Progress};
+use crate::{Failure, agent::Objects, progress::Progress};
 
 /// Flags that say which state is meant.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {
     /// A file, a folder, or - for stdin: YAML or JSON, any mix of kinds (repeatable)
-    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", conflicts_with_all = ["snapshot", "cluster", "context", "kubeconfig"])]
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", conflicts_with_all = ["agent", "snapshot", "cluster", "context", "kubeconfig"])]
     pub(crate) files: Vec<String>,
     /// What if these objects were applied too (repeatable)
     #[arg(long, value_name = "FILE|DIR|-")]
@@ -42,8 +43,11 @@ pub(crate) struct Args {
 #[group(skip)]
 pub(crate) struct Live {
     /// The state that policyctl snapshot has put aside
-    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["cluster", "context", "kubeconfig"])]
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["agent", "cluster", "context", "kubeconfig"])]
     pub(crate) snapshot: Option<String>,
+    /// The state that an agent enforces: the path of its socket, or its node's name
+    #[arg(long, value_name = "SOCKET|NODE", conflicts_with = "cluster")]
+    pub(crate) agent: Option<String>,
     /// The cluster that the kubeconfig names, as for kubectl (the default)
     #[arg(long)]
     pub(crate) cluster: bool,
@@ -65,6 +69,7 @@ pub(crate) struct Live {
 enum Source<'a> {
     Files(&'a [String]),
     Snapshot(&'a str),
+    Agent(&'a str, &'a ClusterArgs),
     Cluster(&'a ClusterArgs),
 }
 
@@ -73,6 +78,7 @@ enum Source<'a> {
 enum Opened<'a> {
     Files(&'a [String]),
     Snapshot(&'a str),
+    Agent(Objects),
     Cluster(cluster::Fetched),
 }
 
@@ -89,9 +95,10 @@ impl Args {
 
 impl Live {
     fn source(&self) -> Source<'_> {
-        match &self.snapshot {
-            Some(name) => Source::Snapshot(name),
-            None => Source::Cluster(&self.of),
+        match (&self.snapshot, &self.agent) {
+            (Some(name), _) => Source::Snapshot(name),
+            (None, Some(name)) => Source::Agent(name, &self.of),
+            (None, None) => Source::Cluster(&self.of),
         }
     }
 }
@@ -100,7 +107,7 @@ impl<'a> Source<'a> {
     fn namespace(self, flag: Option<&str>) -> Result<String, Failure> {
         match (flag, self) {
             (Some(namespace), _) => Ok(namespace.to_owned()),
-            (None, Source::Files(_) | Source::Snapshot(_)) => Ok("default".to_owned()),
+            (None, Source::Files(_) | Source::Snapshot(_) | Source::Agent(..)) => Ok("default".to_owned()),
             (None, Source::Cluster(args)) => cluster::namespace(args),
         }
     }
@@ -109,6 +116,7 @@ impl<'a> Source<'a> {
         Ok(match self {
             Self::Files(names) => Opened::Files(names),
             Self::Snapshot(name) => Opened::Snapshot(name),
+            Self::Agent(name, args) => Opened::Agent(agent::fetch(name, args)?),
             Self::Cluster(args) => Opened::Cluster(fetch(args, &mut Progress::begin())?),
         })
     }
@@ -136,6 +144,7 @@ impl Opened<'_> {
             Self::Snapshot(name) => {
                 Taken::Snapshot { file: (*name).to_owned(), about: snapshot::take(name, &mut gather)? }
             }
+            Self::Agent(objects) => Taken::Agent { about: agent::take(objects, &mut gather) },
             Self::Cluster(fetched) => {
                 gather.unwritten("", fetched.list().as_bytes());
                 Taken::Cluster { about: fetched.about.clone() }
@@ -195,6 +204,10 @@ enum Taken {
         #[serde(flatten)]
         about: About,
     },
+    Agent {
+        #[serde(flatten)]
+        about: agent::About,
+    },
     Cluster {
         #[serde(flatten)]
         about: About,
@@ -206,6 +219,7 @@ impl fmt::Display for Taken {
         match self {
             Self::Files { files } => f.write_str(&files.join(", ")),
             Self::Snapshot { file, about } => write!(f, "{file}, of {about} at {}", about.taken_at),
+            Self::Agent { about } => write!(f, "agent of node {}", about.node),
             Self::Cluster { about } => about.fmt(f),
         }
     }
@@ -232,6 +246,7 @@ impl Summary {
         match &self.taken {
             Taken::Files { .. } => format!("{self}, read at {}", seconds(Timestamp::now())),
             Taken::Snapshot { about, .. } => format!("{self}, resourceVersion {}", about.resource_version),
+            Taken::Agent { about } => format!("{self}, sluice-agent {}, taken at {}", about.version, about.taken_at),
             Taken::Cluster { about } => format!(
                 "{self} at {}, resourceVersion {}, taken at {}",
                 about.server, about.resource_version, about.taken_at
@@ -312,7 +327,10 @@ impl State {
 }
 
 fn finish(gather: Gather, taken: Taken, change: Change<'_>) -> State {
-    let gathered = gather.finish();
+    let mut gathered = gather.finish();
+    if matches!(taken, Taken::Agent { .. }) {
+        agent::complete(&mut gathered);
+    }
     let has_errors = gathered.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     let summary = Summary {
         taken,
