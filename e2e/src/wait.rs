@@ -31,8 +31,25 @@ pub fn until<T>(
     }
 }
 
+/// Tries every `pause` until it succeeds.
+///
+/// # Errors
+/// What the last attempt failed with, if none has succeeded after `patience`.
+pub fn retry<T>(patience: Duration, pause: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let late = Instant::now() > deadline;
+        match attempt() {
+            Err(_) if !late => thread::sleep(pause),
+            result => return result,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use anyhow::ensure;
+
     use super::*;
 
     #[test]
@@ -44,6 +61,19 @@ mod tests {
         };
         let answer = until(Duration::from_secs(60), Duration::ZERO, String::new, count);
         assert_eq!(answer.expect("it comes"), "there");
+    }
+
+    #[test]
+    fn tries_until_it_succeeds() {
+        let mut left = 3;
+        let attempt = || {
+            left -= 1;
+            ensure!(left == 0, "{left} attempts left");
+            Ok("done")
+        };
+        assert_eq!(retry(Duration::from_secs(60), Duration::ZERO, attempt).expect("the third does"), "done");
+        let error = retry::<()>(Duration::ZERO, Duration::ZERO, || bail!("broken"));
+        assert_eq!(error.expect_err("it never does").to_string(), "broken");
     }
 
     #[test]

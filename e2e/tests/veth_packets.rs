@@ -9,11 +9,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::bed::{
-    OUTSIDE_V6, Pod, RawSocket, Site, Wiring,
-    bulk::{self, Flood, Sink, Way},
-    is_root,
-    site::{Policy, peer},
+use e2e::{
+    bed::{
+        OUTSIDE_V6, Pod, RawSocket, Site, Wiring,
+        bulk::{self, Flood, Sink, Way},
+        is_root,
+        site::{Policy, peer},
+    },
+    wait::until,
 };
 use etherparse::{
     EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header, UdpHeader,
@@ -313,12 +316,8 @@ fn receive(socket: &UdpSocket) -> Result<Option<Vec<u8>>> {
 }
 
 fn wait(mut condition: impl FnMut() -> bool) -> Result<()> {
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        ensure!(std::time::Instant::now() < deadline, "not within 20 s");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    Ok(())
+    let late = || "not within 20 s".to_owned();
+    until(Duration::from_secs(20), Duration::from_millis(2), late, || Ok(condition().then_some(())))
 }
 
 /// A number once it has stayed the same for a while.

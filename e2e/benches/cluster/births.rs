@@ -9,10 +9,10 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use e2e::{
     lab::{
         BUSYBOX, Lab, OUTSIDE_V4, OUTSIDE_V6, Pod,
@@ -20,6 +20,7 @@ use e2e::{
     },
     moment::Moment,
     report::Row,
+    wait::until,
 };
 use nix::{
     sys::socket::{AddressFamily, SockProtocol},
@@ -194,12 +195,8 @@ impl Nursery<'_> {
     }
 
     fn await_that(&self, otherwise: &str, condition: impl Fn() -> bool) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !condition() {
-            ensure!(Instant::now() < deadline, "{otherwise}");
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
+        let pause = Duration::from_millis(10);
+        until(PATIENCE, pause, || otherwise.to_owned(), || Ok(condition().then_some(())))
     }
 
     /// A pod that sends from its first instant.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -17,6 +17,8 @@ use nix::{
     net::if_::{InterfaceFlags, if_nametoindex},
     sched::{CloneFlags, setns, unshare},
 };
+
+use crate::wait::until;
 
 use super::registry::{Lease, NAMESPACES, Resource, is_root, unique_name};
 
@@ -196,18 +198,14 @@ impl Namespace {
     /// # Errors
     /// If it isn't so after five seconds.
     pub(crate) fn wait_until_running(&self, interface: &str) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let down = || format!("interface {interface} of {} does not come up", self.name);
         self.run(|| {
-            loop {
-                let up = getifaddrs().context("cannot list interfaces")?.any(|entry| {
+            until(Duration::from_secs(5), Duration::from_millis(2), down, || {
+                let runs = getifaddrs().context("cannot list interfaces")?.any(|entry| {
                     entry.interface_name == interface && entry.flags.contains(InterfaceFlags::IFF_RUNNING)
                 });
-                if up {
-                    return Ok(());
-                }
-                ensure!(Instant::now() < deadline, "interface {interface} of {} does not come up", self.name);
-                thread::sleep(Duration::from_millis(2));
-            }
+                Ok(runs.then_some(()))
+            })
         })
     }
 

@@ -9,15 +9,14 @@ use std::{
     os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::Lab;
-use crate::moment::Moment;
+use crate::{moment::Moment, wait::retry};
 
 /// The longest time until the proxy listens, and until the API server answers.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -51,13 +50,9 @@ impl Api {
         kubectl.arg("proxy").arg(format!("--unix-socket={}", socket.display()));
         let proxy = lab.cluster().spawn(kubectl.stdin(Stdio::null()).stdout(Stdio::null()))?;
         let api = Self { proxy, socket };
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = UnixStream::connect(&api.socket) {
-            if Instant::now() > deadline {
-                return Err(error).context("kubectl proxy does not listen");
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        retry(PATIENCE, Duration::from_millis(20), || {
+            UnixStream::connect(&api.socket).map(drop).context("kubectl proxy does not listen")
+        })?;
         Ok(api)
     }
 

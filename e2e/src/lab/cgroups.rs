@@ -5,11 +5,12 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::wait::retry;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 /// The group above all labs.
@@ -44,15 +45,11 @@ pub(super) fn create(group: &str) -> Result<()> {
 /// Removes a group with all below it, and [`TOP`] if that is empty then. Its processes must have been ended: what the
 /// kernel is still about to let go is waited for.
 pub(super) fn remove(group: &str) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(5);
     for hierarchy in hierarchies()? {
         let path = hierarchy.join(group.trim_start_matches('/'));
-        while let Err(error) = remove_tree(&path) {
-            if Instant::now() > deadline {
-                return Err(error).with_context(|| format!("cannot remove the control group {}", path.display()));
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        retry(Duration::from_secs(5), Duration::from_millis(20), || {
+            remove_tree(&path).with_context(|| format!("cannot remove the control group {}", path.display()))
+        })?;
         let _ = fs::remove_dir(hierarchy.join(TOP));
     }
     Ok(())

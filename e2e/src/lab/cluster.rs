@@ -27,7 +27,7 @@ use super::{
     settings::Settings,
     template::fill,
 };
-use crate::bed::is_root;
+use crate::{bed::is_root, wait::retry};
 
 const COREDNS: &str = include_str!("../../lab/assets/coredns.yaml");
 /// The longest time until nodes are ready or CoreDNS answers.
@@ -281,15 +281,11 @@ impl Lab {
 
     /// Until every node gets an answer, at both addresses.
     fn await_dns(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
         for node in &self.nodes {
             for server in DNS_SERVICE {
-                while let Err(error) = node.machine().run(|| dns::ask(server, "kubernetes.default.svc.cluster.local")) {
-                    if Instant::now() > deadline {
-                        return Err(error).with_context(|| format!("no DNS on {}", node.name()));
-                    }
-                    thread::sleep(Duration::from_millis(50));
-                }
+                let ask = || node.machine().run(|| dns::ask(server, "kubernetes.default.svc.cluster.local"));
+                let answer = retry(PATIENCE, Duration::from_millis(50), ask);
+                answer.with_context(|| format!("no DNS on {}", node.name()))?;
             }
         }
         Ok(())

@@ -6,11 +6,10 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::{
@@ -20,6 +19,7 @@ use super::{
     programs::Programs,
     template::fill,
 };
+use crate::wait::until;
 
 /// Where the API server listens, on [`CONTROL_V4`].
 const PORT: u16 = 6443;
@@ -118,19 +118,16 @@ impl ControlPlane<'_> {
 
     /// Waits until the API server says that it is ready.
     pub(super) fn await_api(&self, api: &Daemon, kubeconfig: &Path) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        let silent = || format!("the API server is not ready; it said:\n{}", api.said());
+        until(PATIENCE, Duration::from_millis(100), silent, || {
             let mut kubectl = Command::new(self.programs.kubectl());
             kubectl.arg("--kubeconfig").arg(kubeconfig).args(["get", "--raw", "/readyz"]);
-            let Err(error) = self.machine.output(&mut kubectl) else { return Ok(()) };
-            if !self.machine.runs(api) {
-                bail!("kube-apiserver has ended; it said:\n{}", api.said());
+            if self.machine.output(&mut kubectl).is_ok() {
+                return Ok(Some(()));
             }
-            if Instant::now() > deadline {
-                return Err(error).with_context(|| format!("the API server is not ready; it said:\n{}", api.said()));
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
+            ensure!(self.machine.runs(api), "kube-apiserver has ended; it said:\n{}", api.said());
+            Ok(None)
+        })
     }
 
     /// Starts the controllers and the scheduler.

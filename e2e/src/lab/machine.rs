@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -25,6 +25,7 @@ use nix::{
 };
 
 use super::{kubectl::output, mounts};
+use crate::wait::until;
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -224,12 +225,8 @@ impl Machine {
     /// If it doesn't run, or goes on for ten seconds.
     pub fn stop(&self, daemon: &Daemon, signal: Signal) -> Result<()> {
         self.send(daemon, signal)?;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.runs(daemon) {
-            ensure!(Instant::now() < deadline, "{} goes on after {signal}", daemon.program.display());
-            thread::sleep(POLL);
-        }
-        Ok(())
+        let goes_on = || format!("{} goes on after {signal}", daemon.program.display());
+        until(Duration::from_secs(10), POLL, goes_on, || Ok((!self.runs(daemon)).then_some(())))
     }
 
     /// Sends a daemon a signal.
@@ -335,12 +332,9 @@ pub(super) fn end_all(folder: &Path) -> Result<()> {
             Err(error) => return Err(error).with_context(|| format!("cannot end machine {name}")),
         }
     }
-    let deadline = Instant::now() + Duration::from_secs(20);
     for (name, init) in ending {
-        while init.runs() {
-            ensure!(Instant::now() < deadline, "machine {name} does not end");
-            thread::sleep(POLL);
-        }
+        let goes_on = || format!("machine {name} does not end");
+        until(Duration::from_secs(20), POLL, goes_on, || Ok((!init.runs()).then_some(())))?;
         // Does nothing where somebody else is its parent.
         let _ = waitpid(Pid::from_raw(init.pid), Some(WaitPidFlag::WNOHANG));
     }

@@ -5,11 +5,10 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::{
@@ -23,6 +22,7 @@ use super::{
     settings::{Cni, Settings},
     template::fill,
 };
+use crate::wait::until;
 
 const CONTAINERD: &str = include_str!("../../lab/assets/containerd.toml");
 const KUBELET: &str = include_str!("../../lab/assets/kubelet.yaml");
@@ -121,16 +121,15 @@ impl Node {
     /// Starts containerd and gives it the images.
     pub(super) fn start_runtime(&self, images: &Path) -> Result<()> {
         let containerd = self.start_containerd()?;
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = self.ctr(&["version"]) {
-            if !self.machine.runs(&containerd) {
-                bail!("containerd has ended on {}; it said:\n{}", self.name(), containerd.said());
+        let silent = || format!("containerd does not answer on {}; it said:\n{}", self.name(), containerd.said());
+        until(PATIENCE, Duration::from_millis(50), silent, || {
+            if self.ctr(&["version"]).is_ok() {
+                return Ok(Some(()));
             }
-            if Instant::now() > deadline {
-                return Err(error).context("containerd does not answer");
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
+            let runs = self.machine.runs(&containerd);
+            ensure!(runs, "containerd has ended on {}; it said:\n{}", self.name(), containerd.said());
+            Ok(None)
+        })?;
         self.import(images)
     }
 

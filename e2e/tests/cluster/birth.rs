@@ -10,13 +10,14 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::{
     bed::Outcome,
     lab::{Lab, OUTSIDE_V4, OUTSIDE_V6, Pod},
+    wait::until,
 };
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, socket};
 use serde_json::{Value, json};
@@ -83,16 +84,12 @@ pub(crate) fn address_is_reused(lab: &Lab) -> Result<()> {
 
 /// Until `host-local` may give these addresses again, which is after the pod's object has gone.
 fn await_release(lab: &Lab, node: &str, addresses: &[IpAddr]) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let script = "ls /var/lib/cni/networks/lab";
-    loop {
-        let given = lab.machine(node)?.output(Command::new("sh").args(["-c", script]))?;
-        if !addresses.iter().any(|address| given.lines().any(|line| line == address.to_string())) {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "{addresses:?} are not released");
-        thread::sleep(Duration::from_millis(20));
-    }
+    let kept = || format!("{addresses:?} are not released");
+    until(Duration::from_secs(20), Duration::from_millis(20), kept, || {
+        let given = lab.machine(node)?.output(Command::new("ls").arg("/var/lib/cni/networks/lab"))?;
+        let is_given = |address: &IpAddr| given.lines().any(|line| line == address.to_string());
+        Ok((!addresses.iter().any(is_given)).then_some(()))
+    })
 }
 
 /// `host-local` gives addresses in turn, and begins at the lowest where it doesn't know which it gave last.
@@ -137,14 +134,11 @@ impl Heard {
     /// Until each pod has been heard often enough at each of its addresses.
     pub(crate) fn await_all(&self, pods: &[Pod]) -> Result<()> {
         const ENOUGH: usize = 25;
-        let deadline = Instant::now() + Duration::from_secs(60);
         for pod in pods {
             for address in pod.addresses() {
-                while self.from(*address) < ENOUGH {
-                    let packets = self.from(*address);
-                    ensure!(Instant::now() < deadline, "only {packets} packets of {} at {address}", pod.name());
-                    thread::sleep(Duration::from_millis(20));
-                }
+                let few = || format!("only {} packets of {} from {address}", self.from(*address), pod.name());
+                let heard = || Ok((self.from(*address) >= ENOUGH).then_some(()));
+                until(Duration::from_secs(60), Duration::from_millis(20), few, heard)?;
             }
         }
         Ok(())

@@ -1,15 +1,19 @@
 //! What policies do on a cluster: to pods of one node and of two, to a Service, to names, and not to the kubelet.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::{
     bed::Outcome,
     lab::{Lab, dns},
+    wait::{retry, until},
 };
 use serde_json::{Value, json};
 
 use crate::scene::{AGNHOST, Scene, deny_all, eventually, now, pod, policy, service, with_container};
+
+/// The longest until a policy holds for names.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Denying all cuts everything, allowing by label opens that and nothing else, and removing opens again.
 pub(crate) fn cut_and_open(lab: &Lab) -> Result<()> {
@@ -63,18 +67,13 @@ pub(crate) fn names_are_found(lab: &Lab) -> Result<()> {
         dns::SERVICE.iter().try_for_each(|server| network.run(|| dns::ask(*server, NAME)).map(drop))
     };
     let found = || {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while let Err(error) = ask() {
-            ensure!(Instant::now() < deadline, "names are not found although nothing forbids it: {error:#}");
-        }
-        Ok(())
+        let found = retry(PATIENCE, Duration::ZERO, ask);
+        found.context("names are not found although nothing forbids it")
     };
     found()?;
     scene.apply(&[deny_all()])?;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while ask().is_ok() {
-        ensure!(Instant::now() < deadline, "names are found in spite of a policy that denies everything");
-    }
+    let goes_on = || "names are found in spite of a policy that denies everything".to_owned();
+    until(PATIENCE, Duration::ZERO, goes_on, || Ok(ask().is_err().then_some(())))?;
     let to = json!([{
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
         "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},

@@ -1,12 +1,7 @@
 //! What a scenario plays with: a Kubernetes namespace of its own with pods, servers in them, policies, and questions to
 //! the network.
 
-use std::{
-    fmt::Write as _,
-    net::SocketAddr,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 pub(crate) use e2e::lab::{
@@ -16,6 +11,7 @@ pub(crate) use e2e::lab::{
 use e2e::{
     bed::{Namespace, Outcome, Probe, Server, Transport, probe_all},
     lab::{Lab, PAUSE_ALSO, Pod},
+    wait::retry,
 };
 use serde_json::{Value, json};
 
@@ -107,33 +103,27 @@ impl<'a> Scene<'a> {
 
     /// Waits until the agents have written an event with this reason about an object of the namespace.
     pub(crate) fn await_event(&self, reason: &str) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        retry(PATIENCE, POLL, || {
             let reasons = self.kubectl(&[
                 "get",
                 "events.events.k8s.io",
                 "--field-selector=reportingController=sluice.dev/agent",
                 "--output=jsonpath={.items[*].reason}",
             ])?;
-            if reasons.split_whitespace().any(|other| other == reason) {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "no event {reason}, only: {reasons}");
-            thread::sleep(POLL);
-        }
+            let is_there = reasons.split_whitespace().any(|other| other == reason);
+            ensure!(is_there, "no event {reason}, only: {reasons}");
+            Ok(())
+        })
     }
 
     /// Waits until there is an event with this reason about an object of the namespace, whose text holds this.
     pub(crate) fn await_message(&self, text: &str, reason: &str) -> Result<()> {
-        let (deadline, field) = (Instant::now() + PATIENCE * 2, format!("--field-selector=reason={reason}"));
-        loop {
+        let field = format!("--field-selector=reason={reason}");
+        retry(PATIENCE * 2, POLL, || {
             let messages = self.kubectl(&["get", "events", &field, "--output=jsonpath={.items[*].message}"])?;
-            if messages.contains(text) {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "no event {reason} that says: {text}; only: {messages}");
-            thread::sleep(POLL);
-        }
+            ensure!(messages.contains(text), "no event {reason} that says: {text}; only: {messages}");
+            Ok(())
+        })
     }
 
     /// Questions over TCP and UDP from a pod.
@@ -156,16 +146,8 @@ impl Drop for Scene<'_> {
 
 /// Waits until all questions are answered as expected.
 pub(crate) fn eventually(probes: &[Probe<'_>]) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let wrong = wrong(probes)?;
-        if wrong.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            bail!("not as expected after {} s:{wrong}", PATIENCE.as_secs());
-        }
-    }
+    let late = || format!("after {} s", PATIENCE.as_secs());
+    retry(PATIENCE, Duration::ZERO, || now(probes)).with_context(late)
 }
 
 /// All questions must be answered as expected, now.
