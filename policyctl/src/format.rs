@@ -1,15 +1,18 @@
 //! How answers are printed: one [`Answer`] for every command, in the format that `-o` asks for.
 
+mod flag;
+
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::bail;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::{Failure, Outcome, Status, source::State};
+use self::flag::OutputParser;
+use crate::{Failure, Outcome, Status, jsonpath::Template, source::State};
 
 /// A format, as `-o` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
 pub(crate) enum Output {
     /// For people
     Text,
@@ -41,6 +44,9 @@ pub(crate) enum Output {
     Dot,
     /// For Mermaid (graph)
     Mermaid,
+    /// What a template makes of the JSON document.
+    #[value(skip)]
+    Jsonpath(&'static Template),
 }
 
 /// When to colour.
@@ -60,7 +66,7 @@ pub(crate) enum Color {
 #[group(skip)]
 pub(crate) struct Args {
     /// How to print the answer
-    #[arg(short, long, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
+    #[arg(short, long, value_parser = OutputParser, default_value = "text", value_name = "FORMAT")]
     pub(crate) output: Output,
     /// Tables without their heads
     #[arg(long)]
@@ -138,7 +144,8 @@ impl Answer {
             return Ok(());
         }
         let text = self.formatted(args).map_err(Failure::wrong_use)?;
-        write(&if wants_color(args.color) { painted(&text) } else { text });
+        let is_painted = matches!(args.output, Output::Text | Output::Wide) && wants_color(args.color);
+        write(&if is_painted { painted(&text) } else { text });
         Ok(())
     }
 
@@ -162,6 +169,9 @@ impl Answer {
                 text
             }
             Output::Json => format!("{:#}\n", self.json()),
+            Output::Jsonpath(template) => {
+                template.fill(&self.json()).map_err(|message| anyhow::anyhow!("-o jsonpath: {message}"))?
+            }
             Output::Yaml => serde_saphyr::to_string(&self.json())?,
             Output::Jsonl => {
                 let Some(Value::Array(list)) = self.body.get(self.list) else {

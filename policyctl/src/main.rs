@@ -6,17 +6,19 @@ mod agent;
 mod command;
 mod end;
 mod format;
+mod jsonpath;
 mod picture;
 mod port;
 mod progress;
 mod source;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use command::{
     can, diff, dump, effective, explain, exposure, flows, lint, list, matrix, reach, snapshot, status, test, verify,
+    version,
 };
 
 /// Explains what network policies allow.
@@ -78,6 +80,8 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Say which version this is
+    Version(version::Args),
 }
 
 /// How it ended, as the process' exit status.
@@ -109,9 +113,20 @@ impl Failure {
 
 type Outcome = Result<Status, Failure>;
 
+/// What was asked. A program that is called `kubectl-netpol` is found by `kubectl`, and names itself as it was called.
+fn parsed() -> Cli {
+    let name = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let is_plugin = name.file_stem().is_some_and(|stem| stem == PLUGIN);
+    let command = if is_plugin { Cli::command().bin_name("kubectl netpol") } else { Cli::command() };
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+/// What the program is called as a plugin of `kubectl`.
+const PLUGIN: &str = "kubectl-netpol";
+
 fn main() -> ExitCode {
     // wrong flags end with status 2 in clap itself
-    let outcome = match Cli::parse().command {
+    let outcome = match parsed().command {
         Command::Explain(args) => explain::run(&args),
         Command::Can(args) => can::run(&args),
         Command::Reach(args) => reach::reach(&args),
@@ -128,6 +143,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Flows(args) => flows::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Version(args) => version::run(&args),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "policyctl", &mut script);

@@ -19,6 +19,7 @@ use crate::{
         sheet::Sheet,
     },
     port::summary,
+    progress::Progress,
     source::{self, State, plural},
 };
 
@@ -101,13 +102,16 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let after = Side::new(&new, &reach.1, &probes, &outside);
     let is_outside = |name: &str| outside.iter().any(|member| member.name == name);
     let mut changes = Vec::new();
-    for source in before.units.keys().filter(|name| after.units.contains_key(*name)) {
+    let mut progress = Progress::begin();
+    for (done, source) in before.units.keys().filter(|name| after.units.contains_key(*name)).enumerate() {
+        progress.tell(|| format!("{done} of {} clients compared", before.units.len()));
         for destination in before.units.keys().filter(|name| after.units.contains_key(*name)) {
             if !(is_outside(source) && is_outside(destination)) {
                 compare(&before, &after, (source, destination), &mut changes);
             }
         }
     }
+    drop(progress);
     let only = |side: &Side<'_>, other: &Side<'_>| -> Vec<String> {
         side.units.keys().filter(|name| !other.units.contains_key(*name)).cloned().collect()
     };

@@ -41,6 +41,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     state: source::Args,
     #[command(flatten)]
+    scope: source::ScopeArgs,
+    #[command(flatten)]
     format: format::Args,
 }
 
@@ -78,7 +80,7 @@ impl Exposure {
 
 /// Answers.
 pub(crate) fn run(args: &Args) -> Outcome {
-    let mut state = source::read(&args.state)?;
+    let mut state = source::read_scoped(&args.state, &args.scope)?;
     let strangers = Strangers::new(&mut state);
     let workloads = strangers.judge(&state);
     let answer = answer(&workloads, &state);
@@ -133,7 +135,7 @@ impl Strangers {
     fn judge(&self, state: &State) -> BTreeMap<String, Both> {
         let quick = Quick::new(state.cluster());
         let mut workloads: BTreeMap<String, Vec<&Pod>> = BTreeMap::new();
-        for pod in quick.pods().filter(|pod| !pod.addresses.is_empty()) {
+        for pod in quick.pods().filter(|pod| !pod.addresses.is_empty() && state.scope.has(pod)) {
             workloads.entry(unit_of(state, &pod.name)).or_default().push(pod);
         }
         let both = |pods: &Vec<&Pod>| [true, false].map(|ingress| self.workload(&quick, pods, ingress));

@@ -30,6 +30,9 @@ Codes:
 pub(crate) struct Args {
     #[command(flatten)]
     state: source::Args,
+    /// All namespaces, also where -n or the environment name one (without either, all are looked at)
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
     #[command(flatten)]
     format: format::Args,
     /// Also check this code, or all (repeatable)
@@ -77,6 +80,15 @@ struct Finding {
     message: String,
 }
 
+impl Finding {
+    /// Whether it is about a namespace or something in it. What could not be read has none, and is always told.
+    fn is_in(&self, namespace: Option<&str>) -> bool {
+        let (kind, name) = self.object.split_once(' ').unwrap_or_default();
+        let own = if kind == "Namespace" { name } else { name.split_once('/').map_or("", |(namespace, _)| namespace) };
+        own.is_empty() || namespace.is_none_or(|namespace| namespace == own)
+    }
+}
+
 /// Answers: 0 nothing found, 1 something.
 pub(crate) fn run(args: &Args) -> Outcome {
     let state = source::gather(&args.state)?;
@@ -87,6 +99,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         finding.level <= args.level
             && !is(&args.disable, finding.code)
             && (finding.code != "NP014" || is(&args.enable, finding.code))
+            && (args.all_namespaces || finding.is_in(args.state.live.namespace.as_deref()))
     });
     findings.sort();
     findings.dedup();

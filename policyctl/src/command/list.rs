@@ -8,6 +8,7 @@ use crate::{
     Outcome, Status,
     format::{self, Answer, Table},
     port::summary,
+    progress::Progress,
     source,
 };
 
@@ -17,6 +18,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     state: source::Args,
     #[command(flatten)]
+    scope: source::ScopeArgs,
+    #[command(flatten)]
     format: format::Args,
     /// Only connections to or from ends whose name begins like this, such as `shop/`
     #[arg(long, value_name = "PREFIX")]
@@ -25,7 +28,7 @@ pub(crate) struct Args {
 
 /// Answers.
 pub(crate) fn run(args: &Args) -> Outcome {
-    let state = source::read(&args.state)?;
+    let state = source::read_scoped(&args.state, &args.scope)?;
     let reach = Reach::new(state.cluster());
     let ranges: Vec<_> = port_ranges(state.cluster()).into_iter().map(Some).chain([None]).collect();
     let probes = Probes::new(&reach, &ranges);
@@ -33,11 +36,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let world = units::world(&state, &reach);
     let mut rows = Vec::new();
     let mut elements = Vec::new();
-    let is_wanted = |name: &str| args.only.as_ref().is_none_or(|only| name.starts_with(only.as_str()));
-    for from in pods.iter().chain(&world) {
+    let is_wanted = |unit: &units::Unit| {
+        args.only.as_ref().is_none_or(|only| unit.name.starts_with(only.as_str())) && unit.is_listed(&state)
+    };
+    let mut progress = Progress::begin();
+    for (done, from) in pods.iter().chain(&world).enumerate() {
+        progress.tell(|| format!("{done} of {} clients judged", pods.len() + world.len()));
         for to in pods.iter().chain(&world) {
             let outside = |unit: &units::Unit| world.iter().any(|other| other.name == unit.name);
-            if (outside(from) && outside(to)) || !(is_wanted(&from.name) || is_wanted(&to.name)) {
+            if (outside(from) && outside(to)) || !(is_wanted(from) || is_wanted(to)) {
                 continue;
             }
             let Some(open) = probes.between(from, to).filter(|open| !open.is_empty()) else { continue };
@@ -50,6 +57,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             }));
         }
     }
+    drop(progress);
     let mut answer = Answer {
         kind: "ConnectionList",
         list: "connections",

@@ -18,6 +18,7 @@ use crate::{
         sheet::Sheet,
     },
     port::{Wanted, summary},
+    progress::Progress,
     source::{self, State},
 };
 
@@ -32,6 +33,8 @@ A row for each client, a column for each server:
 pub(crate) struct Args {
     #[command(flatten)]
     state: source::Args,
+    #[command(flatten)]
+    scope: source::ScopeArgs,
     #[command(flatten)]
     format: format::Args,
     /// The ports to ask about, such as TCP/80,UDP/53 (default: every named port of a pod)
@@ -60,7 +63,7 @@ struct Participant {
 pub(crate) fn run(args: &Args) -> Outcome {
     let mut ports = args.ports.iter().map(|text| port(text)).collect::<Result<Vec<_>, _>>()?;
     let addresses = args.ip.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
-    let state = source::read(&args.state)?;
+    let state = source::read_scoped(&args.state, &args.scope)?;
     if args.format.output.is_picture() {
         return picture(args, &state, &ports, &addresses);
     }
@@ -74,6 +77,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         .filter(|family| ends.iter().any(|end| end.kind != "IP" && end.seats.iter().any(|seat| seat.family == *family)))
         .collect();
     let mut grids = Vec::new();
+    let mut progress = Progress::begin();
     for family in families {
         let seats: Vec<_> = ends.iter().map(|end| end.seats.iter().find(|seat| seat.family == family)).collect();
         for (protocol, number) in &ports {
@@ -81,10 +85,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
                 family,
                 protocol: *protocol,
                 port: *number,
-                rows: rows(&reach, &seats, (*protocol, *number)),
+                rows: rows(&reach, &seats, (*protocol, *number), &mut progress),
             });
         }
     }
+    drop(progress);
     let answer = answer(&ends, &grids, &state, args.format.output);
     answer.print(&args.format)?;
     format::ended(&state, Status::Answered)
@@ -119,7 +124,7 @@ struct Grid {
 }
 
 /// Pods of one sort are judged once for all of them.
-fn rows(reach: &Reach<'_>, seats: &[Option<&Seat>], port: (Protocol, u16)) -> Vec<String> {
+fn rows(reach: &Reach<'_>, seats: &[Option<&Seat>], port: (Protocol, u16), progress: &mut Progress) -> Vec<String> {
     let mut sorts: HashMap<Sort, usize> = HashMap::new();
     let sort = |seat: &Option<&Seat>, sorts: &mut HashMap<Sort, usize>| {
         let next = sorts.len();
@@ -141,7 +146,10 @@ fn rows(reach: &Reach<'_>, seats: &[Option<&Seat>], port: (Protocol, u16)) -> Ve
         letter
     };
     let all = 0..seats.len();
-    let mut row = |row: usize| all.clone().map(|column| if row == column { '=' } else { cell(row, column) }).collect();
+    let mut row = |row: usize| {
+        progress.tell(|| format!("{row} of {} clients judged at port {}", seats.len(), port.1));
+        all.clone().map(|column| if row == column { '=' } else { cell(row, column) }).collect()
+    };
     all.clone().map(&mut row).collect()
 }
 
@@ -152,7 +160,8 @@ fn participants(
     nodes: bool,
 ) -> Result<Vec<Participant>, Failure> {
     let cluster = state.cluster();
-    let pods = cluster.pods.keys().map(|name| (name.to_string(), "Pod", End::Pod(name.clone())));
+    let pods = cluster.pods.values().filter(|pod| state.scope.has(pod)).map(|pod| &pod.name);
+    let pods = pods.map(|name| (name.to_string(), "Pod", End::Pod(name.clone())));
     let nodes =
         cluster.nodes.keys().filter(|_| nodes).map(|name| (format!("node/{name}"), "Node", End::Node(name.clone())));
     let outside = addresses.iter().map(|(name, address)| (format!("ip/{name}"), "IP", End::Address(*address)));

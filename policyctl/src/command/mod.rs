@@ -16,6 +16,7 @@ pub(crate) mod status;
 pub(crate) mod test;
 pub(crate) mod units;
 pub(crate) mod verify;
+pub(crate) mod version;
 
 use policy_compiler::reach::{PortRange, port_ranges};
 

@@ -62,6 +62,12 @@ impl Unit {
         Self { name, members, seats: few(seats) }
     }
 
+    /// Whether one of its pods is among those that are to be listed.
+    pub(crate) fn is_listed(&self, state: &State) -> bool {
+        let mut pods = self.members.iter().filter_map(|member| member.pod_of(state.cluster()));
+        state.scope.is_everything() || pods.any(|pod| state.scope.has(pod))
+    }
+
     /// Whether nothing of it can be reached.
     pub(crate) fn is_empty(&self) -> bool {
         self.seats.is_empty()

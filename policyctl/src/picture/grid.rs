@@ -338,7 +338,7 @@ const LEGIBLE: usize = 60;
 /// Pods first, then nodes and the outside.
 fn units_of(asked: &Asked<'_>) -> BTreeMap<(bool, String, String), Unit> {
     let mut units = BTreeMap::new();
-    for unit in units::pods(asked.state, asked.reach) {
+    for unit in units::pods(asked.state, asked.reach).into_iter().filter(|unit| unit.is_listed(asked.state)) {
         let namespace = unit.members.iter().find_map(|member| match &member.end {
             End::Pod(name) => Some(name.namespace.to_string()),
             _ => None,

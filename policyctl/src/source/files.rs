@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context as _, ensure};
 use policy_compiler::files::Gather;
 
+use crate::progress::Progress;
+
 /// Files from here on are refused: nothing that large is meant, and it would not fit in memory as objects.
 const MAX_SIZE: u64 = 100_000_000;
 
@@ -30,8 +32,10 @@ pub(super) fn take(name: &str, gather: &mut Gather, replaces: bool) -> anyhow::R
     ensure!(!found.is_empty(), "{name} holds no file whose name ends in .yaml, .yml or .json");
     // the order in which the agent reads them, too: of an object that is there twice the last one counts
     found.sort();
-    for path in found {
-        gather.file(&path.display().to_string(), &read(&path)?, replaces);
+    let mut progress = Progress::begin();
+    for (done, path) in found.iter().enumerate() {
+        progress.tell(|| format!("reading {name}: {done} of {} files", found.len()));
+        gather.file(&path.display().to_string(), &read(path)?, replaces);
     }
     Ok(())
 }

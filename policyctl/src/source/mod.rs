@@ -4,6 +4,7 @@
 mod agent;
 mod cluster;
 mod files;
+mod scope;
 mod snapshot;
 
 use std::{collections::BTreeMap, fmt};
@@ -19,7 +20,8 @@ use policy_compiler::{
 use serde::Serialize;
 
 pub(crate) use self::{
-    cluster::{About, Args as ClusterArgs, fetch},
+    cluster::{About, Args as ClusterArgs, fetch, server_version},
+    scope::{Args as ScopeArgs, Scope},
     snapshot::written,
 };
 use crate::{Failure, agent::Objects, progress::Progress};
@@ -169,6 +171,8 @@ pub(crate) struct State {
     pub(crate) has_errors: bool,
     /// What an answer says it was asked of.
     pub(crate) summary: Summary,
+    /// What of it is listed.
+    pub(crate) scope: Scope,
 }
 
 impl State {
@@ -272,6 +276,17 @@ pub(crate) fn read(args: &Args) -> Result<State, Failure> {
     Ok(state)
 }
 
+/// The same, to list some of it.
+pub(crate) fn read_scoped(args: &Args, scope: &ScopeArgs) -> Result<State, Failure> {
+    let state = read(args)?;
+    let scope = Scope::new(scope, args.live.namespace.as_deref());
+    let pods = &state.cluster().pods;
+    if !pods.is_empty() && !pods.values().any(|pod| scope.has(pod)) {
+        eprintln!("warning: no pod is in {scope}, so nothing is listed");
+    }
+    Ok(State { scope, ..state })
+}
+
 /// Reads all of it, and tells nothing.
 pub(crate) fn gather(args: &Args) -> Result<State, Failure> {
     let namespace = if args.live.without.is_empty() { String::new() } else { args.namespace()? };
@@ -340,7 +355,7 @@ fn finish(gather: Gather, taken: Taken, change: Change<'_>) -> State {
         policies: gathered.cluster.policies.len(),
         ignored: gathered.ignored.clone(),
     };
-    State { gathered, has_errors, summary }
+    State { gathered, has_errors, summary, scope: Scope::default() }
 }
 
 /// How many findings are told; a folder of something else altogether has thousands.

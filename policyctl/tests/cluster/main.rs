@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
+#[path = "../schema/mod.rs"]
+mod schema;
 mod server;
 
 use std::{ffi::OsStr, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
@@ -151,7 +153,7 @@ fn a_cluster_out_of_reach_is_no_answer() {
 fn odd_answers_are_told() {
     let server = Server::of("k8s");
     server.refuse("/api/v1/pods", 500);
-    server.ask("list").fails(3, "refuses to list pods (500: no)");
+    server.ask("list").fails(3, "refuses to tell pods (500: no)");
     let server = Server::of("k8s");
     server.refuse("/api/v1/pods", 404);
     server.ask("list").fails(3, "serves no pods; is it the address of a Kubernetes API server?");
@@ -339,4 +341,69 @@ fn as_of_tells_which_state_was_used() {
     let told = said(policyctl("can -q --as-of -f k8s shop/deploy/web shop/db-0:5432"));
     assert!(told.stderr.starts_with("state: k8s (8 pods, 6 policies, API defaults applied), read at 20"));
     assert_eq!((told.stdout.as_str(), told.status), ("", 0));
+}
+
+#[test]
+fn answers_about_clusters_are_as_their_schemas_say() {
+    let server = Server::of("k8s");
+    let snapshot = server.folder().join("snapshot");
+    let text = server.ask("snapshot -o json").ok();
+    fs::write(&snapshot, &text).unwrap();
+    assert_eq!(schema::faults("Snapshot", &serde_json::from_str(&text).unwrap()), [""; 0]);
+    for (kind, command) in [
+        ("Explanation", "explain shop/deploy/wbe shop/db-0:5432"),
+        ("Can", "can shop/deploy/wbe shop/sts/db:9187"),
+        ("ConnectionList", "list"),
+        ("LintReport", "lint"),
+        ("Diff", "diff -f new"),
+    ] {
+        for flags in [String::new(), format!(" --snapshot {}", snapshot.display())] {
+            let said = server.ask(&format!("{command} -o json{flags}"));
+            let answer: Value = serde_json::from_str(&said.stdout).unwrap();
+            assert_eq!(schema::faults(kind, &answer), [""; 0], "{command}{flags}");
+        }
+    }
+}
+
+#[test]
+fn the_servers_version_is_asked_only_if_that_is_asked() {
+    let server = Server::of("k8s");
+    let text = server.ask("version").ok();
+    assert!(text.starts_with("policyctl ") && server.requests().is_empty(), "{text}");
+    server.say(
+        r#"{"major": "1", "minor": "36", "gitVersion": "v1.36.2", "gitCommit": "c", "gitTreeState": "clean",
+        "buildDate": "2026-01-01T00:00:00Z", "goVersion": "go1", "compiler": "gc", "platform": "linux/amd64"}"#,
+    );
+    let text = server.ask("version --server").ok();
+    assert!(text.ends_with(&format!("server    v1.36.2 at http://{}\n", server.address)), "{text}");
+    let answer: Value = serde_json::from_str(&server.ask("version --server -o json").ok()).unwrap();
+    assert_eq!(schema::faults("Version", &answer), [""; 0]);
+    server.refuse("/version", 403);
+    let said = server.ask("version --server");
+    assert_eq!(said.status, 3);
+    assert!(said.stdout.starts_with("policyctl ") && said.stderr.starts_with("error: "), "{}", said.stderr);
+}
+
+#[test]
+fn it_is_a_plugin_where_it_is_called_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = folder.path().join("kubectl-netpol");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_policyctl"), &plugin).unwrap();
+    let run = |program: &Path, args: &[&str]| {
+        let output = Command::new(program).args(args).output().unwrap();
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(run(&plugin, &["--help"]).contains("Usage: kubectl netpol <COMMAND>"));
+    assert!(run(&plugin, &["explain", "--help"]).contains("Usage: kubectl netpol explain [OPTIONS]"));
+    assert!(run(&plugin, &["list", "--wrong"]).contains("Usage: kubectl netpol list"));
+    let own = Path::new(env!("CARGO_BIN_EXE_policyctl"));
+    assert!(run(own, &["explain", "--help"]).contains("Usage: policyctl explain [OPTIONS]"));
+}
+
+#[test]
+fn pipes_get_no_progress() {
+    let server = Server::of("k8s");
+    server.silence("/api/v1/pods");
+    let said = server.ask("list --request-timeout 1500ms");
+    assert!(said.stderr.starts_with("error: ") && !said.stderr.contains('\r'), "{:?}", said.stderr);
 }

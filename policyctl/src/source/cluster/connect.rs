@@ -12,6 +12,7 @@ use kube::{
     Client, Config,
     config::{Cluster, Context, KubeConfigOptions, Kubeconfig},
 };
+use tokio::time::timeout;
 
 use super::failure::{Failure, innermost, one_line};
 
@@ -141,6 +142,18 @@ pub(crate) struct Connection {
     pub(crate) server: String,
     /// How long a request may take.
     pub(crate) timeout: Duration,
+}
+
+impl Connection {
+    /// The API server's own version, such as `v1.36.2`.
+    pub(super) async fn version(&self) -> Result<String, Failure> {
+        let server = self.server.clone();
+        match timeout(self.timeout, self.client.apiserver_version()).await {
+            Ok(Ok(info)) => Ok(info.git_version),
+            Ok(Err(error)) => Err(Failure::of(&error, &server, "its version")),
+            Err(_) => Err(Failure::Silent { server, after: self.timeout }),
+        }
+    }
 }
 
 /// How long a connection may take where a request may take longer.

@@ -4,8 +4,6 @@ use std::{error::Error as StdError, time::Duration};
 
 use thiserror::Error;
 
-use super::resource::Resource;
-
 /// A cluster that can't be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum Failure {
@@ -31,7 +29,7 @@ pub(super) enum Failure {
     Forbidden { resource: String },
     #[error("the cluster at {server} serves no {resource}; is it the address of a Kubernetes API server?")]
     NotServed { server: String, resource: String },
-    #[error("the cluster at {server} refuses to list {resource} ({code}: {message})")]
+    #[error("the cluster at {server} refuses to tell {resource} ({code}: {message})")]
     Refused { server: String, resource: String, code: u16, message: String },
     #[error("what the cluster at {server} sends as {resource} can't be read: {message}")]
     Unreadable { server: String, resource: String, message: String },
@@ -43,9 +41,9 @@ impl Failure {
         matches!(self, Self::NoKubeconfig { .. } | Self::Configuration(_))
     }
 
-    /// Of a list.
-    pub(super) fn of(error: &kube::Error, server: &str, resource: &Resource) -> Self {
-        let (server, named) = (server.to_owned(), resource.qualified());
+    /// Of a request for what is `named` so.
+    pub(super) fn of(error: &kube::Error, server: &str, named: &str) -> Self {
+        let (server, named) = (server.to_owned(), named.to_owned());
         match error {
             kube::Error::Api(status) => match status.code {
                 401 => Self::Credentials { server, cause: "401 Unauthorized".to_owned() },
@@ -53,6 +51,9 @@ impl Failure {
                 404 => Self::NotServed { server, resource: named },
                 code => Self::Refused { server, resource: named, code, message: one_line(&status.message) },
             },
+            kube::Error::SerdeError(error) => {
+                Self::Unreadable { server, resource: named, message: one_line(&error.to_string()) }
+            }
             kube::Error::Auth(error) => Self::Credentials { server, cause: innermost(error) },
             error => Self::Unreachable { server, cause: innermost(error) },
         }

@@ -94,7 +94,7 @@ async fn pages(connection: &Connection, resource: &'static Resource, tally: &Tal
                 tally.forget(items.len());
                 return Ok(None);
             }
-            Ok(Err(error)) => return Err(Failure::of(&error, server, resource)),
+            Ok(Err(error)) => return Err(Failure::of(&error, server, &resource.qualified())),
             Err(_) => return Err(Failure::Silent { server: server.to_owned(), after: connection.timeout }),
         };
         let before = items.len();

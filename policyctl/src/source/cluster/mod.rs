@@ -75,11 +75,23 @@ pub(crate) fn namespace(args: &Args) -> Result<String, crate::Failure> {
 /// Asks for everything at once.
 pub(crate) fn fetch(args: &Args, progress: &mut Progress) -> Result<Fetched, crate::Failure> {
     let chosen = Chosen::find(args).map_err(told)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| crate::Failure::no_answer(anyhow::Error::new(error).context("no threads can be started")))?;
-    runtime.block_on(fetch_from(&chosen, progress)).map_err(told)
+    runtime()?.block_on(fetch_from(&chosen, progress)).map_err(told)
+}
+
+/// The API server's address and version.
+pub(crate) fn server_version(args: &Args) -> Result<(String, String), crate::Failure> {
+    let chosen = Chosen::find(args).map_err(told)?;
+    let version = async {
+        let connection = chosen.connect().await?;
+        let version = connection.version().await?;
+        Ok((connection.server, version))
+    };
+    runtime()?.block_on(version).map_err(told)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, crate::Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| crate::Failure::no_answer(anyhow::Error::new(error).context("sockets can't be waited for")))
 }
 
 async fn fetch_from(chosen: &Chosen, progress: &mut Progress) -> Result<Fetched, Failure> {
