@@ -48,7 +48,7 @@ impl Class {
             Self::Unit => 60,
             Self::Tables | Self::Prog => 120,
             Self::Veth => 240,
-            Self::Cluster => 780,
+            Self::Cluster => 1080,
         })
     }
 
