@@ -2,7 +2,7 @@
 //! waits for a pod's tables is answered when they are in force.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -43,8 +43,8 @@ struct Known {
 
 /// Somebody who waits for a pod's tables.
 #[derive(Debug)]
-struct Waiting {
-    call: Call,
+pub(super) struct Waiting {
+    pub(super) call: Call,
     deadline: Instant,
     answer: oneshot::Sender<Standing>,
 }
@@ -131,17 +131,22 @@ impl<D: Datapath> State<D> {
     pub(super) fn call(&mut self, call: Call, patience: Duration, answer: oneshot::Sender<Standing>) {
         let deadline = Instant::now() + patience;
         // whoever has attached it meanwhile may have done so with older programs
-        self.look(&BTreeSet::from([call.ifindex]));
+        self.lookout.want_for(Waiting { call, deadline, answer });
+    }
+
+    /// The interface was looked at.
+    pub(super) fn take_call(&mut self, waiting: Waiting) {
+        let call = &waiting.call;
         // after a DEL for one of its networks nothing but the namespace tells that they are of one sandbox
-        let beside = || self.applier.binder.primary_beside(call.ifindex, &self.calls.uid(&call));
-        if let Some(first) = self.calls.first_of_sandbox(&call).or_else(beside) {
+        let beside = || self.applier.binder.primary_beside(call.ifindex, &self.calls.uid(call));
+        if let Some(first) = self.calls.first_of_sandbox(call).or_else(beside) {
             let reason = format!("the network policies of {} are enforced at {first}", call.pod());
             // whoever asked may have gone away meanwhile
-            let _ = answer.send(Standing::Untouched { reason });
+            let _ = waiting.answer.send(Standing::Untouched { reason });
             return;
         }
-        self.take(&call);
-        self.calls.waiting.push(Waiting { call, deadline, answer });
+        self.take(call);
+        self.calls.waiting.push(waiting);
     }
 
     /// Whose an interface is, and with which addresses.
@@ -181,6 +186,7 @@ impl<D: Datapath> State<D> {
 
     /// An interface goes. The sandbox may have others, of which another network's DEL tells.
     pub(super) fn hang_up(&mut self, gone: &HangUp) {
+        self.lookout.forget(gone);
         let known = self.calls.known.iter().filter(|(_, known)| gone.ends(&known.call));
         let gone: Vec<u32> = known.map(|(index, _)| *index).collect();
         gone.into_iter().for_each(|index| self.forget(index));

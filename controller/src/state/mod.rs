@@ -12,6 +12,7 @@ mod failures;
 mod frees;
 mod held;
 mod kernel;
+mod look;
 mod names;
 mod notices;
 mod place;
@@ -23,7 +24,7 @@ mod tests;
 mod view;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,30 +35,30 @@ use policy_compiler::{Compiler, Cursor, Event, TableCursor, model::ObjectName};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::{applier::Applier, calls::Calls, held::Holds, reports::Reports};
+use self::{
+    applier::Applier,
+    calls::Calls,
+    held::Holds,
+    look::{Lookout, RECHECK},
+    reports::Reports,
+};
 pub use self::{
     datapath::{Attachment, Datapath, Fault, Fill, Unsent},
     exports::{CompiledPod, Moment, Page},
+    look::Looks,
     names::Directory,
     start::{Settings, start},
     view::{Condition, DirectionView, Health, InterfaceView, MapView, PodView, View},
 };
 use crate::{
-    bind::Assignment,
     cni::{Call, HangUp, Standing},
     engines::Engines,
-    links::{Hint, Links, Lister},
+    links::Hint,
     metrics::Metrics,
     notice::Notice,
     source::{Problem, Update},
 };
 
-/// How often everything is looked at again even if nothing is heard.
-const RECHECK: Duration = Duration::from_secs(10);
-/// How often that is while an interface is held or a pod has none.
-const RECHECK_WAITING: Duration = Duration::from_millis(500);
-/// How often that is while a pod's first process is about to come, of which nobody tells.
-const RECHECK_INHABITED: Duration = Duration::from_millis(10);
 /// How long writes to the kernel may keep what happens waiting.
 const SLICE: Duration = Duration::from_millis(5);
 
@@ -112,18 +113,6 @@ pub struct Outputs {
     pub engines: Arc<Engines>,
 }
 
-/// Looks at the node's links; a trait object's worth of [`Lister`], so that tests can show what they like.
-pub trait Looks: Send {
-    /// All veths; what is behind one where `wanted` says so.
-    fn look(&mut self, wanted: &dyn Fn(u32) -> bool) -> Result<Links, Fault>;
-}
-
-impl Looks for Lister {
-    fn look(&mut self, wanted: &dyn Fn(u32) -> bool) -> Result<Links, Fault> {
-        self.list(wanted).map_err(|error| Fault::new(&error))
-    }
-}
-
 /// See the module's text.
 pub struct State<D> {
     node: String,
@@ -132,7 +121,7 @@ pub struct State<D> {
     applier: Applier<D>,
     calls: Calls,
     holds: Holds,
-    lister: Box<dyn Looks>,
+    lookout: Lookout,
     outputs: Outputs,
     /// The addresses of the Node objects, the node's own first of all.
     node_addresses: Vec<std::net::IpAddr>,
@@ -146,7 +135,6 @@ pub struct State<D> {
     counted: FxHashMap<u32, (ObjectName, Counters)>,
     unsent: Unsent,
     faults: u64,
-    next_check: Instant,
     pace: Pace,
     /// The policies that isolate each pod of this node, by UID: for ingress, for egress.
     isolating: FxHashMap<Arc<str>, [Vec<String>; 2]>,
@@ -171,6 +159,7 @@ impl<D: Datapath> State<D> {
         self.answer_calls();
         self.publish();
         loop {
+            self.begin_look();
             let wake = self.wake();
             tokio::select! {
                 biased;
@@ -182,12 +171,13 @@ impl<D: Datapath> State<D> {
                     Some(request) => self.answer(request),
                     None => return Ok(()),
                 },
+                look = self.lookout.done() => self.take_in(look?),
                 hint = inputs.hints.recv() => {
                     let Some(mut hint) = hint else { anyhow::bail!("nobody tells of interfaces any more") };
                     while let Ok(more) = inputs.hints.try_recv() {
                         hint.links.extend(more.links);
                     }
-                    self.look(&hint.links);
+                    self.lookout.want(hint.links);
                 }
                 update = inputs.updates.recv() => {
                     let Some(update) = update else { anyhow::bail!("the source has ended") };
@@ -200,6 +190,8 @@ impl<D: Datapath> State<D> {
                 () = tokio::task::yield_now(), if self.pace == Pace::Now => {}
                 () = tokio::time::sleep_until(wake.into()) => self.tick(),
             }
+            // goes on while this one works
+            self.begin_look();
             self.work();
             self.answer_calls();
             self.time_holds();
@@ -226,7 +218,8 @@ impl<D: Datapath> State<D> {
             .into_iter()
             .chain(self.calls.next_deadline())
             .chain(soon)
-            .fold(self.next_check, Instant::min)
+            .chain(self.lookout.next())
+            .fold(Instant::now() + RECHECK, Instant::min)
     }
 
     /// One slice of what is to be written, and of room for it.
@@ -239,7 +232,7 @@ impl<D: Datapath> State<D> {
         }
         if advance.pods && self.applier.binder.waits(now) {
             // the kernel may have shown the address of a new pod long ago
-            self.look(&BTreeSet::new());
+            self.lookout.want(None);
         }
         self.tell_bound();
         let upkeep = match upkeep {
@@ -253,8 +246,8 @@ impl<D: Datapath> State<D> {
     fn tick(&mut self) {
         let now = Instant::now();
         self.applier.tick(now);
-        if self.next_check <= now {
-            self.look(&BTreeSet::new());
+        if self.lookout.next().is_some_and(|next| next <= now) {
+            self.lookout.want(None);
         }
     }
 
@@ -287,45 +280,6 @@ impl<D: Datapath> State<D> {
         let names = |policies: Vec<&ObjectName>| policies.into_iter().map(ToString::to_string).collect();
         self.isolating =
             self.compiler.isolating().map(|(uid, policies)| (Arc::clone(uid), policies.map(names))).collect();
-    }
-
-    /// Looks at the node's links, and carries out what follows from them.
-    fn look(&mut self, changed: &BTreeSet<u32>) {
-        let now = Instant::now();
-        let links = {
-            let binder = &self.applier.binder;
-            self.lister.look(&|index| !matches!(binder.assignment(index), Some(Assignment::Pod(_))))
-        };
-        match links {
-            Ok(links) => {
-                self.link_names = links.names.into_iter().collect();
-                self.note_inhabitants(&links.veths);
-                self.applier.set_links(links.veths, changed, now);
-                self.drop_stale_calls();
-                self.know_inhabitants();
-                self.release_strangers();
-                // who has lost an interface may have another one, unless another pod has the address now
-                if !self.tell_bound() {
-                    self.applier.settle(now);
-                }
-                self.tell_node(links.own);
-            }
-            Err(fault) => tracing::error!("the node's interfaces can't be listed, and are listed again soon: {fault}"),
-        }
-        self.next_check = Instant::now() + self.patience(now);
-    }
-
-    /// How long nothing need be looked at, after a look that began at `began`.
-    fn patience(&self, began: Instant) -> Duration {
-        let binder = &self.applier.binder;
-        if binder.awaits_inhabitants(began) {
-            // no more than a fifth of a processor, however many processes there are
-            RECHECK_INHABITED.max(began.elapsed() * 4)
-        } else if binder.waits(began) {
-            RECHECK_WAITING
-        } else {
-            RECHECK
-        }
     }
 
     /// The addresses of Node objects say which links are the node's own.

@@ -16,8 +16,8 @@ use policy_compiler::{Compiler, Contents, Options, PodTables, PodUpdate, Report,
 use rustc_hash::FxHashMap;
 
 use super::{
-    Datapath, Inputs, Looks as _, Outputs, Pace, RECHECK, Request, SLICE, State, Unsent, View, applier::Applier,
-    calls::Calls, held::Holds, kernel, reports::Reports,
+    Datapath, Inputs, Outputs, Pace, Request, SLICE, State, Unsent, View, applier::Applier, calls::Calls, held::Holds,
+    kernel, look::Lookout, reports::Reports,
 };
 use crate::{
     bind::{Binder, Exclusions, Link},
@@ -85,7 +85,7 @@ pub async fn start(
         applier,
         calls,
         holds: Holds::default(),
-        lister: Box::new(lister),
+        lookout: Lookout::new(Box::new(lister), now),
         outputs,
         node_addresses: Vec::new(),
         link_names: BTreeMap::new(),
@@ -96,7 +96,6 @@ pub async fn start(
         counted: FxHashMap::default(),
         unsent: Unsent::default(),
         faults: 0,
-        next_check: now + RECHECK,
         pace: Pace::Idle,
         isolating: FxHashMap::default(),
     };
@@ -155,7 +154,7 @@ impl State<Enforcer> {
                 inputs.hints.try_recv().ok()
             };
             if hint.is_some() {
-                let links = self.lister.look(&|_| false)?;
+                let links = self.lookout.glance().context("a look is going on before the first one")??;
                 let held = newcomers.hold(&links.veths, &mut self.applier.datapath);
                 self.applier.forget_former(&held);
             }
@@ -243,7 +242,7 @@ async fn first_update(
             }
             hint = inputs.hints.recv() => { hint.context("nobody tells of interfaces any more")?; }
         }
-        let links = lister.look(&|_| false)?;
+        let links = lister.list(|_| false)?;
         newcomers.hold(&links.veths, enforcer);
     }
 }

@@ -3,6 +3,7 @@
 mod bound;
 mod cni;
 mod inhabitants;
+mod looks;
 mod newcomers;
 mod slices;
 
@@ -18,7 +19,7 @@ use enforcer_abi::{Address, Counters, Op, Openness, PeerValue, PodEntry, PodFlag
 use policy_compiler::{PodTables, PodUpdate, Step, TableUse, model::ObjectName};
 
 use super::{
-    Attachment, Condition, Datapath, Directory, Fault, Fill, Health, Looks, Outputs, Pace, RECHECK, State, Unsent,
+    Attachment, Condition, Datapath, Directory, Fault, Fill, Health, Lookout, Looks, Outputs, Pace, State, Unsent,
     applier::Applier, reports::Reports,
 };
 use crate::{
@@ -274,7 +275,7 @@ fn state(mut applier: Applier<Fake>, mut node: impl Looks + 'static) -> State<Fa
         applier,
         calls: super::Calls::new("here", Vec::new()),
         holds: super::Holds::default(),
-        lister: Box::new(node),
+        lookout: Lookout::new(Box::new(node), now),
         outputs,
         node_addresses: Vec::new(),
         link_names: BTreeMap::new(),
@@ -285,7 +286,6 @@ fn state(mut applier: Applier<Fake>, mut node: impl Looks + 'static) -> State<Fa
         counted: rustc_hash::FxHashMap::default(),
         unsent: Unsent::default(),
         faults: 0,
-        next_check: now + RECHECK,
         pace: Pace::Idle,
         isolating: rustc_hash::FxHashMap::default(),
     }

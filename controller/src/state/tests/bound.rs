@@ -26,8 +26,11 @@ impl State<Fake> {
 
     pub(super) fn settle(&mut self) {
         loop {
+            if self.lookout.is_wanted() {
+                self.look(&BTreeSet::new());
+            }
             self.work();
-            if self.pace == Pace::Idle {
+            if self.pace == Pace::Idle && !self.lookout.is_wanted() {
                 return;
             }
         }

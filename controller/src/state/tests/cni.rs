@@ -25,7 +25,7 @@ pub(super) fn pod_object(name: &str, uid: &str, address: Option<&str>) -> Event 
     })
 }
 
-fn call(container: &str, name: &str, uid: &str, ifindex: u32, address: &str) -> Call {
+pub(super) fn call(container: &str, name: &str, uid: &str, ifindex: u32, address: &str) -> Call {
     Call {
         container_id: container.into(),
         container_interface: format!("eth{ifindex}"),

@@ -136,7 +136,7 @@ impl Looks for Node {
 
 /// The whole state, over a kernel that takes a millisecond for every piece.
 #[test]
-fn a_hint_is_followed_within_a_slice_of_a_large_change_and_a_stop_after_all_of_it() {
+fn a_hint_is_followed_between_slices_of_a_large_change_and_a_stop_after_all_of_it() {
     const WRITES: u64 = 20_000;
     let (fake, now) = (Fake::default(), Instant::now());
     let (hints_in, hints) = mpsc::channel(1);
@@ -158,6 +158,6 @@ fn a_hint_is_followed_within_a_slice_of_a_large_change_and_a_stop_after_all_of_i
     let done = fake.done();
     let attached = done.iter().position(|words| words == "attach 7").expect("it came with the hint");
     let writes = done[..attached].iter().filter(|words| words.starts_with("put row")).count();
-    // at least a millisecond for each piece, so that no more than these fit into a slice
-    assert!((1000..=1000 + 6 * 64).contains(&writes), "{writes} writes before the interface was held");
+    // a slice is over before the look is begun, and those that are written meanwhile
+    assert!((1000..5000).contains(&writes), "{writes} writes before the interface was held");
 }
