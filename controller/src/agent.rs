@@ -90,6 +90,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         endpoints: args.source_check == SourceCheck::Pods,
         midstream_grace: args.midstream_grace,
         cni_records: cni::records(&args.socket),
+        cni_configurations: args.cni_conf_dir.clone(),
     };
 
     let mut tasks = Tasks::default();

@@ -63,6 +63,9 @@ pub struct RunArgs {
     /// An interface whose packets from the node's addresses count as the node's own (repeatable)
     #[arg(long, env = "SLUICE_NODE_INTERFACE", value_delimiter = ',', value_name = "NAME")]
     pub node_interface: Vec<String>,
+    /// Where the container runtime keeps its network configurations; they matter on kernels before 6.6
+    #[arg(long, env = "SLUICE_CNI_CONF_DIR", default_value = "/etc/cni/net.d", value_name = "DIR")]
+    pub cni_conf_dir: PathBuf,
     /// What pods may use as source address: their own addresses only (strict), also those of no pod and no node
     /// (pods), anything (off)
     #[arg(long, env = "SLUICE_SOURCE_CHECK", value_enum, default_value_t = SourceCheck::Strict, value_name = "MODE")]

@@ -11,6 +11,7 @@ pub mod bind;
 mod cgroup;
 pub mod cli;
 pub mod cni;
+mod conflist;
 pub mod engines;
 pub mod http;
 pub mod inhabited;

@@ -253,6 +253,12 @@ impl Enforcer {
         Ok(flows)
     }
 
+    /// By which mechanism interfaces are attached.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// The clock that the settings' times are in.
     #[must_use]
     pub fn clock(&self) -> Clock {

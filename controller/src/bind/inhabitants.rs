@@ -12,6 +12,9 @@ use super::{Assignment, Binder, Interface, Link, Outcome, Untouched};
 /// How long a runtime usually takes from a pod's interface to the pod's first process.
 const SET_UP: Duration = Duration::from_secs(10);
 
+/// After how long a runtime has given up: kubelet's `runtimeRequestTimeout`, by default.
+pub(crate) const LONGEST_SET_UP: Duration = Duration::from_mins(2);
+
 /// An interface behind which a pod's processes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inhabited {
@@ -51,6 +54,18 @@ impl Binder {
             let is_set_up = interface.assignment == Assignment::Held && interface.link.is_empty();
             is_set_up && now.duration_since(interface.since) < SET_UP
         })
+    }
+
+    /// Interfaces that are held, and whose CNI plugins may not have returned: no process of a pod is there yet, no plugin has
+    /// named the pod, and a runtime may not have given up.
+    pub fn set_up(&self, now: Instant) -> impl Iterator<Item = u32> {
+        let is_set_up = move |(index, interface): &(&u32, &Interface)| {
+            interface.assignment == Assignment::Held
+                && !interface.link.has_pods()
+                && !self.is_called(**index)
+                && now.duration_since(interface.since) < LONGEST_SET_UP
+        };
+        self.interfaces.iter().filter(is_set_up).map(|(index, _)| *index)
     }
 
     /// Interfaces that are held, and behind which only processes of no pod are.

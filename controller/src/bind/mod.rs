@@ -29,6 +29,7 @@ use std::{
 use policy_compiler::model::ObjectName;
 
 pub use inhabitants::Inhabited;
+pub(crate) use inhabitants::LONGEST_SET_UP;
 pub use link::{Exclusions, Link, Untouched};
 
 /// How long an interface may be held, or a pod be without one, before it is reported.

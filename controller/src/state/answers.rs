@@ -143,7 +143,11 @@ impl<D: Datapath> State<D> {
             let (state, reason) = match assignment {
                 Assignment::Pod(_) => return None,
                 Assignment::Held => {
-                    let setup = link.is_empty().then(|| "no process is in its namespace yet".to_owned());
+                    let setup = if self.applier.waits_for_plugins(link.index) {
+                        Some("its CNI plugins may not have returned: until then it is not attached".to_owned())
+                    } else {
+                        link.is_empty().then(|| "no process is in its namespace yet".to_owned())
+                    };
                     ("held", self.applier.fault(link.index).map(ToString::to_string).or(setup))
                 }
                 Assignment::Untouched(reason) => ("untouched", Some(reason.to_string())),

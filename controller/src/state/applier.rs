@@ -38,6 +38,10 @@ pub(super) struct Applier<D> {
     /// What the compiler says of this node's pods, by UID.
     tables: FxHashMap<Arc<str>, PodTables>,
     interfaces: BTreeMap<u32, Interface>,
+    /// A CNI plugin can't do its work where the programs are already.
+    pub(super) plugins_need_ingress: bool,
+    /// Interfaces that aren't attached yet, for the sake of such plugins.
+    waiting: BTreeSet<u32>,
     queue: Queue,
     /// Whether maps are growing.
     upkeep: Upkeep,
@@ -88,6 +92,8 @@ impl<D: Datapath> Applier<D> {
             binder,
             tables: FxHashMap::default(),
             interfaces,
+            plugins_need_ingress: false,
+            waiting: BTreeSet::new(),
             queue: Queue::default(),
             upkeep: Upkeep::Done,
             frees: Frees::default(),
@@ -133,14 +139,24 @@ impl<D: Datapath> Applier<D> {
                 interface.was_attached |= interface.attachment.take().is_some();
             }
         }
-        self.follow(outcome, changed.iter().copied());
+        let wait = self.binder.set_up(now).filter(|_| self.plugins_need_ingress).collect();
+        let waited = std::mem::replace(&mut self.waiting, wait);
+        self.follow(outcome, changed.iter().copied().chain(waited));
         self.plan_retry(now);
     }
 
     /// The CNI plugin has named the pod of an interface.
     pub(super) fn call(&mut self, index: u32, uid: &Arc<str>, name: &ObjectName, now: Instant) {
         let outcome = self.binder.call(index, uid, name, now);
-        self.follow(outcome, None);
+        // the one that has called comes after all that has to come before the programs
+        self.waiting.remove(&index);
+        self.follow(outcome, [index]);
+    }
+
+    /// Whether an interface that is held isn't attached yet, because its CNI plugins may not have returned.
+    pub(super) fn waits_for_plugins(&self, index: u32) -> bool {
+        let is_attached = |one: &Interface| one.was_attached || one.attachment.is_some();
+        self.waiting.contains(&index) && !self.interfaces.get(&index).is_some_and(is_attached)
     }
 
     /// The processes behind an interface that is held are no pod's.
@@ -321,7 +337,9 @@ impl<D: Datapath> Applier<D> {
                 interface.written_for.as_ref().is_some_and(|before| pod.is_some_and(|pod| pod != before));
             interface.written_for = pod.cloned();
         }
-        if interface.attachment.is_none() {
+        // one that an earlier agent has attached has the programs on it already
+        let waits = pod.is_none() && self.waiting.contains(&index) && !interface.was_attached;
+        if interface.attachment.is_none() && !waits {
             match self.datapath.attach(index) {
                 Ok(attachment) => {
                     for ahead in &attachment.ahead {

@@ -54,6 +54,8 @@ pub struct Unsent {
 pub trait Datapath: Send {
     /// Puts the programs on an interface, or makes sure that they are there and foremost.
     fn attach(&mut self, ifindex: u32) -> Result<Attachment, Fault>;
+    /// Whether an interface with the programs can have no `ingress` qdisc any more.
+    fn excludes_ingress_qdisc(&self) -> bool;
     /// Takes them off. An interface that is gone is fine.
     fn detach(&mut self, ifindex: u32) -> Result<(), Fault>;
     /// Carries these out in order; every one is tried. Returns those that failed.

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use enforcer::{Enforcer, MapMemory, TableError, Upkeep};
+use enforcer::{Enforcer, MapMemory, Mode, TableError, Upkeep};
 use enforcer_abi::{Address, Counters, Op, Openness, PodEntry, PodFlags};
 use policy_compiler::{Contents, PodTables, TableUse, model::ObjectName};
 
@@ -16,6 +16,10 @@ impl Datapath for Enforcer {
             format!("{}{id} for {}", ahead.name, crate::report::direction_name(ahead.direction))
         });
         Ok(Attachment { ahead: ahead.collect() })
+    }
+
+    fn excludes_ingress_qdisc(&self) -> bool {
+        self.mode() == Mode::Clsact
     }
 
     fn detach(&mut self, ifindex: u32) -> Result<(), Fault> {

@@ -171,6 +171,7 @@ impl<D: Datapath> State<D> {
                 let indexes: Vec<u32> = links.veths.iter().map(|link| link.index).collect();
                 self.link_names = links.names.into_iter().collect();
                 self.note_inhabitants(&links.veths);
+                self.note_configurations(&indexes);
                 self.applier.set_links(links.veths, &wanted.changed, now);
                 self.drop_stale_calls();
                 self.know_inhabitants();
@@ -190,6 +191,17 @@ impl<D: Datapath> State<D> {
         }
         wanted.calls.into_iter().for_each(|waiting| self.take_call(waiting));
         self.lookout.next = Instant::now() + self.patience(began);
+    }
+
+    /// Whether plugins may still need what would keep them from it; asked with each interface that comes.
+    fn note_configurations(&mut self, indexes: &[u32]) {
+        let binder = &self.applier.binder;
+        if self.applier.datapath.excludes_ingress_qdisc()
+            && indexes.iter().any(|index| binder.assignment(*index).is_none())
+        {
+            self.configurations.look();
+            self.applier.plugins_need_ingress = self.configurations.found().is_some();
+        }
     }
 
     /// How long nothing need be looked at, after a look that began at `began`.

@@ -52,6 +52,7 @@ pub use self::{
 };
 use crate::{
     cni::{Call, HangUp, Standing},
+    conflist::Configurations,
     engines::Engines,
     links::Hint,
     metrics::Metrics,
@@ -122,6 +123,8 @@ pub struct State<D> {
     calls: Calls,
     holds: Holds,
     lookout: Lookout,
+    /// Those of the container runtime.
+    configurations: Configurations,
     outputs: Outputs,
     /// The addresses of the Node objects, the node's own first of all.
     node_addresses: Vec<std::net::IpAddr>,

@@ -20,11 +20,15 @@ use super::{
     kernel, look::Lookout, reports::Reports,
 };
 use crate::{
-    bind::{Binder, Exclusions, Link},
+    bind::{Binder, Exclusions, LONGEST_SET_UP, Link},
     cni::{self, Call},
+    conflist::Configurations,
     links::Lister,
     source::Update,
 };
+
+/// How often is looked whether a process has come behind an interface that waits for it.
+const WAITING: Duration = Duration::from_millis(50);
 
 /// What the state is started with.
 #[derive(Clone, Debug)]
@@ -41,6 +45,8 @@ pub struct Settings {
     pub midstream_grace: Duration,
     /// Where the CNI plugin keeps its records.
     pub cni_records: PathBuf,
+    /// `--cni-conf-dir`
+    pub cni_configurations: PathBuf,
 }
 
 /// Waits for the source's initial list, compiles it and puts it in force. `None` if the agent drains before.
@@ -54,7 +60,8 @@ pub async fn start(
     let veths = lister.list(|_| false)?.veths;
     let older: BTreeSet<u32> = veths.iter().map(|link| link.index).collect();
     let exclusions = Exclusions { names: settings.exclude_interfaces.clone(), node_addresses: Vec::new() };
-    let mut newcomers = Newcomers { older: older.clone(), held: BTreeSet::new(), exclusions: exclusions.clone() };
+    let configurations = Configurations::new(settings.cni_configurations.clone());
+    let mut newcomers = Newcomers::new(older.clone(), exclusions.clone(), configurations);
     let seen = || View {
         version: env!("CARGO_PKG_VERSION"),
         node: settings.node.clone(),
@@ -85,6 +92,7 @@ pub async fn start(
         applier,
         calls,
         holds: Holds::default(),
+        configurations: Configurations::new(settings.cni_configurations),
         lookout: Lookout::new(Box::new(lister), now),
         outputs,
         node_addresses: Vec::new(),
@@ -182,17 +190,27 @@ impl State<Enforcer> {
 /// Interfaces that come before the pods are known: they are attached, and held for want of an entry. Those that were
 /// there before the agent go on as they are.
 pub(super) struct Newcomers {
-    pub(super) older: BTreeSet<u32>,
-    pub(super) held: BTreeSet<u32>,
-    pub(super) exclusions: Exclusions,
+    older: BTreeSet<u32>,
+    held: BTreeSet<u32>,
+    /// Those that aren't attached yet, for the sake of their CNI plugins, and since when they are there.
+    waiting: BTreeMap<u32, Instant>,
+    exclusions: Exclusions,
+    configurations: Configurations,
 }
 
 impl Newcomers {
+    pub(super) fn new(older: BTreeSet<u32>, exclusions: Exclusions, configurations: Configurations) -> Self {
+        Self { older, held: BTreeSet::new(), waiting: BTreeMap::new(), exclusions, configurations }
+    }
+
     /// Answers which interfaces are held from now on.
     pub(super) fn hold(&mut self, links: &[Link], datapath: &mut impl Datapath) -> Vec<u32> {
         let mut held = Vec::new();
         for link in links {
             let is_new = !self.older.contains(&link.index) && self.exclusions.untouched(link).is_none();
+            if is_new && !self.held.contains(&link.index) && self.waits(link, datapath) {
+                continue;
+            }
             if is_new && self.held.insert(link.index) {
                 held.push(link.index);
                 // an interface that went while no agent ran may have had this index: its pod's tables and flows
@@ -206,7 +224,22 @@ impl Newcomers {
                 }
             }
         }
+        self.waiting.retain(|index, _| !held.contains(index) && links.iter().any(|link| link.index == *index));
         held
+    }
+
+    /// Whether plugins of an interface may still need what would keep them from it: until a process of the pod is there,
+    /// or none will be.
+    fn waits(&mut self, link: &Link, datapath: &impl Datapath) -> bool {
+        if !datapath.excludes_ingress_qdisc() {
+            return false;
+        }
+        let is_unseen = !self.waiting.contains_key(&link.index);
+        if is_unseen {
+            self.configurations.look();
+        }
+        let since = *self.waiting.entry(link.index).or_insert_with(Instant::now);
+        self.configurations.found().is_some() && !link.has_pods() && since.elapsed() < LONGEST_SET_UP
     }
 }
 
@@ -241,8 +274,10 @@ async fn first_update(
                 continue;
             }
             hint = inputs.hints.recv() => { hint.context("nobody tells of interfaces any more")?; }
+            // nobody tells of processes
+            () = tokio::time::sleep(WAITING), if !newcomers.waiting.is_empty() => {}
         }
-        let links = lister.list(|_| false)?;
+        let links = lister.list(|index| newcomers.waiting.contains_key(&index))?;
         newcomers.hold(&links.veths, enforcer);
     }
 }

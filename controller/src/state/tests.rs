@@ -5,6 +5,7 @@ mod cni;
 mod inhabitants;
 mod looks;
 mod newcomers;
+mod plugins;
 mod slices;
 
 use std::{
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::{
     bind::{Binder, Exclusions, Link},
+    conflist::Configurations,
     engines::Engines,
     inhabited::{Inhabitants, Who},
     metrics::Metrics,
@@ -37,6 +39,8 @@ struct Kernel {
     rows: BTreeSet<RowKey>,
     attached: BTreeSet<u32>,
     epoch: u64,
+    /// It attaches by clsact.
+    has_clsact: bool,
     /// A map is growing, and has no room before it has done so.
     is_full: bool,
     /// How many writes were announced when maps were last let grow.
@@ -88,6 +92,10 @@ impl Datapath for Fake {
     fn attach(&mut self, ifindex: u32) -> Result<Attachment, Fault> {
         self.call(format!("attach {ifindex}"))?.attached.insert(ifindex);
         Ok(Attachment::default())
+    }
+
+    fn excludes_ingress_qdisc(&self) -> bool {
+        self.kernel().has_clsact
     }
 
     fn detach(&mut self, ifindex: u32) -> Result<(), Fault> {
@@ -275,6 +283,7 @@ fn state(mut applier: Applier<Fake>, mut node: impl Looks + 'static) -> State<Fa
         applier,
         calls: super::Calls::new("here", Vec::new()),
         holds: super::Holds::default(),
+        configurations: Configurations::new("/nonexistent".into()),
         lookout: Lookout::new(Box::new(node), now),
         outputs,
         node_addresses: Vec::new(),
@@ -289,6 +298,14 @@ fn state(mut applier: Applier<Fake>, mut node: impl Looks + 'static) -> State<Fa
         pace: Pace::Idle,
         isolating: rustc_hash::FxHashMap::default(),
     }
+}
+
+/// A folder of configurations of which one names a plugin that needs an `ingress` qdisc.
+fn bandwidth() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let list = r#"{"plugins": [{"type": "ptp"}, {"type": "bandwidth"}]}"#;
+    std::fs::write(folder.path().join("10-net.conflist"), list).unwrap();
+    folder
 }
 
 #[test]
