@@ -17,7 +17,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use command::{
-    can, diff, dump, effective, explain, exposure, flows, lint, list, matrix, reach, snapshot, status, test, verify,
+    can, diff, dump, effective, explain, exposure, flows, graph, lint, list, matrix, reach, snapshot, status, test, verify,
     version,
 };
 
@@ -51,6 +51,9 @@ enum Command {
     /// Show who may speak to whom as a grid
     #[command(after_help = matrix::HELP)]
     Matrix(matrix::Args),
+    /// Draw who may speak to whom
+    #[command(after_help = graph::HELP)]
+    Graph(graph::Args),
     /// Show which ports are open to any pod and to the world, and what no policy protects
     #[command(after_help = exposure::HELP)]
     Exposure(exposure::Args),
@@ -134,6 +137,7 @@ fn main() -> ExitCode {
         Command::Effective(args) => effective::run(&args),
         Command::List(args) => list::run(&args),
         Command::Matrix(args) => matrix::run(&args),
+        Command::Graph(args) => graph::run(&args),
         Command::Exposure(args) => exposure::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Lint(args) => lint::run(&args),

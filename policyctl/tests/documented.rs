@@ -46,6 +46,10 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
+fn docs(file: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(file)).unwrap()
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -61,7 +65,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn the_walkthrough_runs() {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policyctl.md")).unwrap();
+    let text = docs("policyctl.md") + &docs("pictures.md");
     let commands: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("$ policyctl ")).collect();
     assert!(commands.len() > 10, "{commands:?}");
     let folder = tempfile::tempdir().unwrap();
@@ -73,6 +77,32 @@ fn the_walkthrough_runs() {
         assert_eq!(status, i32::from(finds), "{command}: {said}");
         assert!(said.lines().count() > 0, "{command}");
     }
+}
+
+/// Each picture of `docs/pictures.md` is what the command above it draws. `INSTA_UPDATE=always` draws them anew.
+#[test]
+fn pictures_are_as_they_are_drawn() {
+    let text = docs("pictures.md");
+    let cluster = Server::of("k8s");
+    let mut drawn = 0;
+    let mut command = None;
+    for line in text.lines() {
+        if let Some(next) = line.strip_prefix("$ policyctl ") {
+            command = Some(next);
+        }
+        let Some(file) = line.strip_prefix("![").and_then(|rest| rest.split_once("](")?.1.strip_suffix(')')) else {
+            continue;
+        };
+        let (said, status) = walk(command.take().unwrap(), Path::new(SHOP), &cluster);
+        assert!(status == 0 || status == 1, "{file}: {said}");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(file);
+        if std::env::var_os("INSTA_UPDATE").is_some_and(|wanted| wanted == "always") {
+            fs::write(&path, &said).unwrap();
+        }
+        assert!(fs::read_to_string(&path).unwrap_or_default() == said, "{file} is not what is drawn now");
+        drawn += 1;
+    }
+    assert!(drawn >= 6, "{drawn} pictures");
 }
 
 #[test]
@@ -95,6 +125,8 @@ fn answers_are_as_their_schemas_say() {
         ("ConnectionList", "list -f k8s"),
         ("Matrix", "matrix -f k8s -f host --ports TCP/80,UDP/53 --ip out=8.8.8.8 --ip six=2001:db8::1"),
         ("Exposure", "exposure -f k8s"),
+        ("Graph", "graph -f k8s --denied"),
+        ("Focus", "graph -f k8s --focus shop/db-0"),
         ("Diff", "diff k8s new"),
         ("LintReport", "lint -f k8s"),
         ("Version", "version"),

@@ -13,12 +13,19 @@ use crate::{apt, toolchain::Toolchain};
 /// Programs of Debian packages that the test bed calls.
 const PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("nft", "nftables")];
 
+/// The browser that the tests show policyctl's pictures to, and a font of the widths that these are laid out by. Where it
+/// can't be had, they are skipped and say so.
+const BROWSER: (&str, [&str; 2]) = ("chromium", ["chromium", "fonts-liberation"]);
+
 /// Installs what is missing. With `talkative` it also says that nothing is.
 pub(crate) fn run(toolchain: &Toolchain, talkative: bool) -> Result<()> {
     let packages: Vec<&str> =
         PROGRAMS.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
     let sources_missing = !rust_src::is_there(toolchain);
     let linker_missing = !bpf_linker::works(toolchain);
+    if !is_installed(BROWSER.0) {
+        browser();
+    }
     if packages.is_empty() && !sources_missing && !linker_missing {
         if talkative {
             println!("nothing to install: ip, nft, rust-src {} and bpf-linker are there", toolchain.release);
@@ -53,6 +60,14 @@ pub(crate) fn run(toolchain: &Toolchain, talkative: bool) -> Result<()> {
     }
     println!("everything is installed\n");
     Ok(())
+}
+
+fn browser() {
+    let [program, font] = BROWSER.1;
+    println!("to be installed now:\n  packages of this system  {program}, {font}\n");
+    if let Err(error) = apt::require(&BROWSER.1).and_then(|()| apt::install(&BROWSER.1)) {
+        println!("{program} can't be installed, so that tests of pictures are skipped: {error:#}\n");
+    }
 }
 
 /// Whether a program is in PATH, or where root's PATH has it.

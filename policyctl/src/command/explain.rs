@@ -2,6 +2,7 @@
 
 mod fixes;
 mod many;
+mod picture;
 
 use policy_compiler::{
     explain::{
@@ -17,6 +18,7 @@ use super::Question;
 use crate::{
     Failure, Outcome, Status,
     format::{self, Answer},
+    picture::gates::Crossing,
     port::{representative, written},
     source::{self, State},
 };
@@ -74,9 +76,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let (answer, allowed) = match (&*question.source.members, &*question.destination.members, &*probes) {
         ([source], [destination], [probe]) => {
             let one = One::ask(&question.state, (&source.end, &destination.end), *probe)?;
-            (one.answer(&question, args.verbose), one.verdict() == "Allowed")
+            let mut answer = one.answer(&question, args.verbose);
+            answer.special = picture::special(args.format.output, &answer, || one.crossing(&question));
+            (answer, one.verdict() == "Allowed")
         }
-        _ => many::answer(&question, &probes, args.verbose)?,
+        _ => many::answer(&question, &probes, args.verbose, args.format.output)?,
     };
     answer.print(&args.format)?;
     let status = if args.exit_code && !allowed { Status::Denied } else { Status::Answered };
@@ -153,6 +157,37 @@ impl<'a> One<'a> {
         answer
     }
 
+    /// The sides that refuse it.
+    fn refused(first: &Explanation, labels: (&str, &str)) -> String {
+        let side = |direction: &Direction| match direction {
+            Direction::Egress => format!("egress of {}", short(&first.connection.source.name, labels.0)),
+            Direction::Ingress => format!("ingress of {}", short(&first.connection.destination.name, labels.1)),
+        };
+        first.decided_by.iter().map(side).collect::<Vec<_>>().join(" and ")
+    }
+
+    /// What its picture shows: a line for each family that has a story of its own.
+    fn crossing(&self, question: &Question) -> Crossing {
+        let labels = (&*question.source.label, &*question.destination.label);
+        let title = format!("{}: {} to {}, {}", self.verdict(), labels.0, labels.1, written(self.probe));
+        let first = self.explanations.first();
+        let same =
+            |one: &Explanation| first.is_some_and(|first| first.egress == one.egress && first.ingress == one.ingress);
+        let all_alike = self.explanations.iter().all(same);
+        let told = self.explanations.iter().take(if all_alike { 1 } else { self.explanations.len() });
+        let heading =
+            |one: &Explanation| if all_alike { String::new() } else { format!("{:?}", one.connection.family) };
+        let near = |one: &Explanation| if one.verdict == Verdict::Denied { &*self.near } else { &[] };
+        let lanes = told.map(|one| picture::lane(one, near(one), heading(one), labels)).collect();
+        let mut notes: Vec<String> = self.assumed_note().into_iter().collect();
+        if self.is_undefined {
+            notes.push("Kubernetes lets an engine treat hostNetwork pods as pods or as their node; this one treats them as their node.".to_owned());
+        }
+        let refused = first.filter(|_| self.verdict() == "Denied").map(|first| Self::refused(first, labels));
+        let summary = refused.map(|refused| format!("Refused by {refused}.")).into_iter().collect();
+        Crossing { title, summary, lanes, notes, footer: vec![self.state.summary.to_string()] }
+    }
+
     fn fields(&self, answer: &mut Answer) {
         answer.set("verdict", self.verdict());
         if let Some(serde_json::Value::Object(fields)) =
@@ -178,17 +213,12 @@ impl<'a> One<'a> {
         let mut text = format!("{verdict:<8}  {} -> {}  {}", labels.0, labels.1, written(self.probe));
         let first = self.explanations.first();
         if let Some(first) = first.filter(|_| matches!(self.verdict(), "Denied" | "Undefined")) {
-            let side = |direction: &Direction| match direction {
-                Direction::Egress => format!("egress of {}", short(&first.connection.source.name, labels.0)),
-                Direction::Ingress => format!("ingress of {}", short(&first.connection.destination.name, labels.1)),
-            };
-            let sides: Vec<_> = first.decided_by.iter().map(side).collect();
+            let sides = Self::refused(first, labels);
             if self.is_undefined {
-                let here =
-                    if sides.is_empty() { "ALLOWED".to_owned() } else { format!("DENIED by {}", sides.join(" and ")) };
+                let here = if sides.is_empty() { "ALLOWED".to_owned() } else { format!("DENIED by {sides}") };
                 text.push_str(&format!("\n\n  Kubernetes lets an engine treat hostNetwork pods as pods or as their node;\n  this one treats them as their node -> {here}"));
             } else {
-                text.push_str(&format!("      refused by {}", sides.join(" and ")));
+                text.push_str(&format!("      refused by {sides}"));
             }
         }
         let rendered = render(&self.explanations, verbose);

@@ -7,6 +7,7 @@ pub(crate) mod effective;
 pub(crate) mod explain;
 pub(crate) mod exposure;
 pub(crate) mod flows;
+pub(crate) mod graph;
 pub(crate) mod lint;
 pub(crate) mod list;
 pub(crate) mod matrix;

@@ -19,6 +19,7 @@ pub(crate) struct Canvas {
     pub(crate) markup: Markup,
     width: i32,
     height: i32,
+    interactive: bool,
 }
 
 impl Canvas {
@@ -33,6 +34,21 @@ impl Canvas {
             canvas.text("quiet", (MARGIN, y), line);
         }
         (canvas, y + 20)
+    }
+
+    /// Where what is around it says what it is.
+    pub(crate) fn untitled() -> (Self, i32) {
+        (Self::default(), MARGIN / 4)
+    }
+
+    /// What is in it takes the focus.
+    pub(crate) fn interactive(mut self) -> Self {
+        self.interactive = true;
+        self
+    }
+
+    pub(crate) const fn is_interactive(&self) -> bool {
+        self.interactive
     }
 
     /// Makes room up to here.
@@ -94,6 +110,9 @@ impl Canvas {
 
     /// A line of what a reader must know, below what is there already.
     pub(crate) fn footer(&mut self, lines: &[String]) {
+        if lines.is_empty() {
+            return;
+        }
         let mut y = self.height + 14;
         for line in lines {
             y += 18;
@@ -114,7 +133,7 @@ impl Canvas {
                 ("width", &w),
                 ("height", &h),
                 ("viewBox", &view),
-                ("role", &"img"),
+                ("role", &if self.interactive { "group" } else { "img" }),
                 ("font-family", &FONTS),
             ],
         );

@@ -290,6 +290,11 @@ impl Grid {
 
     /// Which rows are opened so that the picture stays legible: pods, else workloads, else namespaces that are wanted.
     pub(crate) fn opened(&self, wanted: &[String]) -> Vec<bool> {
+        self.opened_up_to(wanted, LEGIBLE)
+    }
+
+    /// The same, where so many rows are still legible.
+    pub(crate) fn opened_up_to(&self, wanted: &[String], legible: usize) -> Vec<bool> {
         let workloads = |row: usize| self.rows[row].parent.is_none();
         let leaves = (0..self.rows.len()).filter(|row| self.is_leaf(*row)).count();
         let units = self.rows.iter().filter(|row| row.parent.is_some_and(workloads)).count();
@@ -302,7 +307,7 @@ impl Grid {
         let open = |row: usize| {
             let only = self.rows[row].children.len() == 1;
             !self.is_leaf(row)
-                && (leaves <= LEGIBLE || (workloads(row) && (units <= LEGIBLE || only)) || is_wanted(row))
+                && (leaves <= legible || (workloads(row) && (units <= legible || only)) || is_wanted(row))
         };
         (0..self.rows.len()).map(open).collect()
     }

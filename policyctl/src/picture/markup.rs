@@ -43,6 +43,16 @@ impl Markup {
         self.close();
     }
 
+    /// An element whose text keeps its lines.
+    pub(crate) fn lines(&mut self, name: &'static str, text: &str) {
+        self.open(name, &[]);
+        for line in text.lines() {
+            self.text(line);
+            self.raw("\n");
+        }
+        self.close();
+    }
+
     /// Text.
     pub(crate) fn text(&mut self, text: &str) {
         escape(text, &mut self.text);

@@ -2,6 +2,8 @@
 //! only folded, laid out and drawn.
 
 mod canvas;
+pub(crate) mod gates;
+pub(crate) mod graph;
 pub(crate) mod grid;
 mod letters;
 mod markup;

@@ -6,11 +6,13 @@ use policy_compiler::{
 };
 use serde_json::json;
 
-use super::One;
+use super::{One, picture};
 use crate::{
     Failure,
     command::Question,
-    format::Answer,
+    end::Member,
+    format::{Answer, Output},
+    picture::gates::Crossing,
     port::{representative, summary},
 };
 
@@ -25,9 +27,10 @@ pub(super) fn answer(
     question: &Question,
     probes: &[Option<PortRange>],
     verbose: bool,
+    output: Output,
 ) -> Result<(Answer, bool), Failure> {
     let reach = Reach::of(question.state.cluster(), question.size(probes.len()));
-    let seats = |members: &[crate::end::Member]| -> Result<Vec<Vec<Seat>>, Failure> {
+    let seats = |members: &[Member]| -> Result<Vec<Vec<Seat>>, Failure> {
         members.iter().map(|member| reach.seats(&member.end).map_err(Failure::no_answer)).collect()
     };
     let (sources, destinations) = (seats(&question.source.members)?, seats(&question.destination.members)?);
@@ -66,9 +69,12 @@ pub(super) fn answer(
         let one = One::ask(&question.state, ends, *probe)?;
         let mut answer = one.answer(question, verbose);
         answer.set("results", json!([result(question, group, &pairs, None)]));
+        answer.special = picture::special(output, &answer, || one.crossing(question));
         return Ok((answer, one.verdict() == "Allowed"));
     }
-    Ok(told(question, &groups, &pairs))
+    let (mut answer, allowed) = told(question, &groups, &pairs);
+    answer.special = picture::special(output, &answer, || crossing(question, &groups, &pairs, &answer));
+    Ok((answer, allowed))
 }
 
 struct Pair<'a> {
@@ -93,9 +99,7 @@ fn told(question: &Question, groups: &[Group], pairs: &[Pair<'_>]) -> (Answer, b
     let mut text = format!("{:<8}  {source} -> {destination}\n\n", verdict.to_uppercase());
     let mut lines = Vec::new();
     let mut results = Vec::new();
-    // what is allowed first; what is refused is mostly 'all other ports'
-    let mut sorted: Vec<_> = groups.iter().collect();
-    sorted.sort_by_key(|group| (!group.cells.iter().any(|cell| cell.passes()), group.probes.len()));
+    let sorted = sorted(groups);
     for (index, group) in sorted.iter().enumerate() {
         let is_rest = index + 1 == sorted.len() && sorted.len() > 1 && group.probes.len() > 1;
         let ports = if is_rest { "all other ports".to_owned() } else { summary(&group.probes) };
@@ -116,21 +120,61 @@ fn told(question: &Question, groups: &[Group], pairs: &[Pair<'_>]) -> (Answer, b
     (answer, verdict == "Allowed")
 }
 
+/// What is allowed first; what is refused is mostly 'all other ports'.
+fn sorted(groups: &[Group]) -> Vec<&Group> {
+    let mut sorted: Vec<_> = groups.iter().collect();
+    sorted.sort_by_key(|group| (!group.cells.iter().any(|cell| cell.passes()), group.probes.len()));
+    sorted
+}
+
+/// A line for each group, of one of its pairs.
+fn crossing(question: &Question, groups: &[Group], pairs: &[Pair<'_>], answer: &Answer) -> Crossing {
+    let sorted = sorted(groups);
+    let labels = (&*question.source.label, &*question.destination.label);
+    let lane = |(index, group): (usize, &&Group)| {
+        let is_rest = index + 1 == sorted.len() && sorted.len() > 1 && group.probes.len() > 1;
+        let ports = if is_rest { "all other ports".to_owned() } else { summary(&group.probes) };
+        let (word, _) = reason(question, group, pairs);
+        let (pair, example) = example(question, group, pairs)?;
+        let name = |members: &[Member], place: usize| members[place].name.clone();
+        let own = (name(&question.source.members, pair.from), name(&question.destination.members, pair.to));
+        let heading = format!("{ports}: {}", word.trim_end());
+        Some(picture::lane(&example, &[], heading, (&own.0, &own.1)))
+    };
+    let verdict = answer.body.get("verdict").and_then(|verdict| verdict.as_str()).unwrap_or_default();
+    let left_out = sorted.len().saturating_sub(LANES);
+    let notes =
+        if left_out > 0 { vec![format!("{left_out} more groups of ports are in the text")] } else { Vec::new() };
+    Crossing {
+        title: format!("{verdict}: {} to {}", labels.0, labels.1),
+        summary: vec!["A line for each set of ports that is judged alike.".to_owned()],
+        lanes: sorted.iter().enumerate().take(LANES).filter_map(lane).collect(),
+        notes,
+        footer: vec![question.state.summary.to_string()],
+    }
+}
+
+/// So many groups are drawn.
+const LANES: usize = 8;
+
+/// One of the pairs that pass, else one that doesn't, explained.
+fn example<'a>(question: &Question, group: &Group, pairs: &'a [Pair<'a>]) -> Option<(&'a Pair<'a>, Explanation)> {
+    let index = (0..pairs.len()).find(|index| group.cells[*index].passes()).unwrap_or(0);
+    let (pair, port) = (&pairs[index], representative(group.probes[0]));
+    let query = Query {
+        source: pair.source.end.clone(),
+        destination: pair.destination.end.clone(),
+        port,
+        family: Some(pair.source.family),
+    };
+    let explanation = explain(question.state.cluster(), &query).ok()?.into_iter().next()?;
+    Some((pair, explanation))
+}
+
 /// The verdict of a group, and on what grounds.
 fn reason(question: &Question, group: &Group, pairs: &[Pair<'_>]) -> (String, String) {
     let passing: Vec<usize> = (0..pairs.len()).filter(|index| group.cells[*index].passes()).collect();
-    let example = passing.first().copied().or_else(|| (0..pairs.len()).find(|i| !group.cells[*i].passes()));
-    let explanation = example.and_then(|index| {
-        let (pair, port) = (&pairs[index], representative(group.probes[0]));
-        let query = Query {
-            source: pair.source.end.clone(),
-            destination: pair.destination.end.clone(),
-            port,
-            family: Some(pair.source.family),
-        };
-        explain(question.state.cluster(), &query).ok()?.into_iter().next()
-    });
-    let why = explanation.as_ref().map(grounds).unwrap_or_default();
+    let why = example(question, group, pairs).map(|(_, explanation)| grounds(&explanation)).unwrap_or_default();
     if group.cells.contains(&Cell::Undefined) {
         return ("open by Kubernetes".to_owned(), "a hostNetwork pod may count as a pod or as its node".to_owned());
     }

@@ -1,0 +1,126 @@
+//! `policyctl graph`: a cluster as a picture, or one end with all that leads to and from it (`--focus`).
+
+mod focus;
+
+use policy_compiler::reach::{Reach, port_ranges};
+use serde_json::{Value, json};
+
+use crate::{
+    Failure, Outcome, Status,
+    format::{self, Answer, Output, Table},
+    picture::{
+        graph::{
+            html,
+            model::{Graph, Start},
+            source as languages,
+            svg::{self, Words},
+        },
+        grid::{self, Asked, Grid},
+    },
+    port::summary,
+    source::{self, State, plural},
+};
+
+/// What follows the flags in the help text.
+pub(crate) const HELP: &str = "\
+Formats: text, json, yaml, csv, md; svg and html draw it; dot and mermaid are for other renderers.
+What everybody may enter is said once and not drawn as a line from each. Large clusters fold to namespaces.";
+
+/// Flags of `graph`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    state: source::Args,
+    #[command(flatten)]
+    format: format::Args,
+    /// One end alone: who may enter, what selects it, where it may go
+    #[arg(long, value_name = "POD", conflicts_with_all = ["denied", "expand", "no_nodes"])]
+    focus: Option<String>,
+    /// Also who is refused at every port
+    #[arg(long)]
+    denied: bool,
+    /// Leave the nodes out
+    #[arg(long)]
+    no_nodes: bool,
+    /// In a picture that is folded: open this namespace or workload (repeatable)
+    #[arg(long, value_name = "NAMESPACE|WORKLOAD")]
+    expand: Vec<String>,
+}
+
+/// Answers.
+pub(crate) fn run(args: &Args) -> Outcome {
+    if let Some(focus) = &args.focus {
+        return focus::run(focus, &args.state, &args.format);
+    }
+    let state = source::read(&args.state)?;
+    let reach = Reach::new(state.cluster());
+    let probes = port_ranges(state.cluster()).into_iter().map(Some).chain([None]).collect();
+    let others = grid::outside(&[state.cluster()], !args.no_nodes);
+    let grid = Grid::new(&[Asked { state: &state, reach: &reach, others }], probes);
+    grid.check(&args.expand).map_err(Failure::no_answer)?;
+    let graph = Graph::new(&grid, &args.expand, args.denied);
+    answer(&graph, &state, args.format.output).print(&args.format)?;
+    format::ended(&state, Status::Answered)
+}
+
+fn answer(graph: &Graph, state: &State, output: Output) -> Answer {
+    let mut answer = Answer { kind: "Graph", list: "edges", ..Answer::default() };
+    let inside = || graph.cards.iter().filter(|card| !graph.groups[card.group].outside);
+    let folded = inside().filter(|card| card.folded).count();
+    let what = match (folded, inside().count() - folded) {
+        (0, count) => plural(count, "workload", "workloads"),
+        (folded, 0) => plural(folded, "namespace", "namespaces"),
+        (folded, count) => {
+            format!("{} and {}", plural(folded, "namespace", "namespaces"), plural(count, "workload", "workloads"))
+        }
+    };
+    let open = inside().filter(|card| !card.protected).count();
+    let restricted = inside().filter(|card| card.restricted).count();
+    let lines = vec![format!("{what}; {open} refuse nobody, the egress of {restricted} is restricted.")];
+    let mut rows = Vec::new();
+    let mut edges = Vec::new();
+    for (to, card) in graph.cards.iter().enumerate() {
+        for row in &card.rows {
+            let mut from: Vec<String> = row.everyone.iter().map(|everyone| everyone.name().to_owned()).collect();
+            from.extend(graph.bundled(to, row).into_iter().map(|start| match start {
+                Start::Card(own) if own == to => "each other".to_owned(),
+                start => graph.name(start),
+            }));
+            let ports = if row.denied { "refused".to_owned() } else { row.ports.written() };
+            rows.push(vec![from.join(", "), card.name.clone(), ports]);
+            edges.push(json!({
+                "from": row.from.iter().map(|from| &*graph.cards[*from].name).collect::<Vec<_>>(),
+                "everyone": row.everyone.map(|everyone| everyone.name()),
+                "to": card.name,
+                "ports": summary(&row.ports.all), "portsOfSome": summary(&row.ports.some),
+                "verdict": if row.denied { "Denied" } else { "Allowed" },
+            }));
+        }
+    }
+    let free = graph.cards.iter().filter(|card| card.says_where());
+    rows.extend(free.map(|card| vec![card.name.clone(), "anywhere".to_owned(), summary(&card.anywhere)]));
+    let node = |card: &crate::picture::graph::model::Card| -> Value {
+        let group = &graph.groups[card.group];
+        json!({
+            "name": card.name, "group": group.name, "outside": group.outside, "folded": card.folded, "pods": card.pods,
+            "protected": card.protected, "restricted": card.restricted, "anywhere": summary(&card.anywhere),
+        })
+    };
+    answer.set("nodes", graph.cards.iter().map(node).collect::<Vec<_>>());
+    answer.set("edges", edges);
+    answer.text = format!("{}\n\n", lines[0]);
+    answer.names = graph.cards.iter().map(|card| card.name.clone()).collect();
+    answer.table = Some(Table { head: vec!["SOURCE", "DESTINATION", "PORTS"], narrow: 3, rows });
+    answer.state(state);
+    let footer = [state.summary.to_string()];
+    let words = Words { title: "What network policies let through", summary: &lines, footer: &footer };
+    let drawn = match output {
+        Output::Svg => svg::draw(graph, &words),
+        Output::Html => html::page_of(graph, &words),
+        Output::Dot => languages::dot(graph),
+        Output::Mermaid => languages::mermaid(graph),
+        _ => return answer,
+    };
+    answer.special = vec![(output, drawn)];
+    answer
+}
