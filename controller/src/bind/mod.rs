@@ -14,13 +14,14 @@
 //! any of the pod's own could have changed what is shown.
 
 mod inhabitants;
+mod judge;
 mod link;
+mod report;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -31,6 +32,7 @@ use policy_compiler::model::ObjectName;
 pub use inhabitants::Inhabited;
 pub(crate) use inhabitants::LONGEST_SET_UP;
 pub use link::{Exclusions, Link, Untouched};
+pub use report::Report;
 
 /// How long an interface may be held, or a pod be without one, before it is reported.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -100,104 +102,6 @@ impl Assignment {
         match self {
             Self::Pod(uid) => Some(uid),
             Self::Untouched(_) | Self::Held | Self::Secondary(_) => None,
-        }
-    }
-}
-
-/// What an administrator should know. Told once, until it is no longer so.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Report {
-    /// Held for longer than [`PATIENCE`], because no pod of this node has an address behind it.
-    Unknown {
-        /// The interface's name.
-        interface: String,
-        /// What the kernel shows behind it.
-        addresses: Vec<IpAddr>,
-    },
-    /// It shows the address of a pod that is bound to another interface, and is held.
-    SecondClaim {
-        /// The interface's name.
-        interface: String,
-        /// The pod.
-        pod: ObjectName,
-        /// The pod's interface.
-        bound: String,
-    },
-    /// It shows the address of a pod that it didn't show at first, and is held.
-    Late {
-        /// The interface's name.
-        interface: String,
-        /// The pod.
-        pod: ObjectName,
-    },
-    /// It shows addresses of several pods, and is held.
-    Ambiguous {
-        /// The interface's name.
-        interface: String,
-        /// Some of the pods.
-        pods: Vec<ObjectName>,
-    },
-    /// The CNI plugin made it for a pod of which the source has told nothing for longer than [`PATIENCE`].
-    Awaited {
-        /// The interface's name.
-        interface: String,
-        /// The pod.
-        pod: ObjectName,
-    },
-    /// Another interface of a pod's namespace, which is not enforced.
-    Secondary {
-        /// The interface's name.
-        interface: String,
-        /// The pod.
-        pod: ObjectName,
-        /// The pod's interface.
-        bound: String,
-    },
-    /// No veth of this node has shown the pod's address for longer than [`PATIENCE`], so its packets can't be seen.
-    NoInterface {
-        /// The pod.
-        pod: ObjectName,
-    },
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown { interface, addresses } => {
-                let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-                let shown = if shown.is_empty() { "nothing".into() } else { shown.join(", ") };
-                write!(
-                    f,
-                    "interface {interface} is held: it shows {shown}, which is no address of a pod of this node; if it is \
-                     no pod's, give the agent --exclude-interface {interface}"
-                )
-            }
-            Self::SecondClaim { interface, pod, bound } => {
-                write!(f, "interface {interface} is held: it shows an address of {pod}, whose interface is {bound}")
-            }
-            Self::Late { interface, pod } => {
-                write!(
-                    f,
-                    "interface {interface} is held: it shows an address of {pod}, which a process behind it may have \
-                     added, and no process of {pod} is seen there"
-                )
-            }
-            Self::Ambiguous { interface, pods } => {
-                let pods: Vec<_> = pods.iter().map(ToString::to_string).collect();
-                write!(f, "interface {interface} is held: it shows addresses of several pods: {}", pods.join(", "))
-            }
-            Self::Awaited { interface, pod } => {
-                write!(f, "interface {interface} is held: it was made for {pod}, which is not known on this node")
-            }
-            Self::Secondary { interface, pod, bound } => {
-                write!(
-                    f,
-                    "interface {interface} is not enforced: it is another one of {pod}, whose interface is {bound}"
-                )
-            }
-            Self::NoInterface { pod } => {
-                write!(f, "{pod} can't be enforced: no veth of this node shows its address")
-            }
         }
     }
 }
@@ -439,128 +343,6 @@ impl Binder {
             interface.assignment = assignment;
         }
     }
-
-    /// Binds what can be bound, and finds what is to be reported.
-    fn settle(&mut self, now: Instant, outcome: &mut Outcome) {
-        let mut reports = BTreeSet::new();
-        for (index, interface) in &mut self.interfaces {
-            if matches!(&interface.assignment, Assignment::Secondary(uid) if !self.pods.contains_key(uid)) {
-                (interface.assignment, interface.since) = (Assignment::Held, now);
-                outcome.assigned.push((*index, Assignment::Held));
-            }
-        }
-        // whose owner is known by name goes first, then what an earlier agent had bound, then the oldest
-        let mut held: Vec<_> = self
-            .interfaces
-            .iter()
-            .filter(|(_, interface)| interface.assignment == Assignment::Held)
-            .map(|(index, interface)| (!self.calls.contains_key(index), interface.adopted.is_empty(), *index))
-            .collect();
-        held.sort_unstable();
-        for (_, _, index) in held {
-            let Some(interface) = self.interfaces.get(&index) else { continue };
-            match self.judge(interface, now) {
-                Judgement::Nothing => continue,
-                Judgement::Report(report) => {
-                    reports.insert(report);
-                    continue;
-                }
-                Judgement::Assign(assignment) => {
-                    if let Assignment::Pod(uid) = &assignment
-                        && let Some(pod) = self.pods.get_mut(uid)
-                    {
-                        pod.interface = Some(index);
-                    }
-                    outcome.assigned.push((index, assignment.clone()));
-                    if let Some(interface) = self.interfaces.get_mut(&index) {
-                        interface.assignment = assignment;
-                    }
-                }
-            }
-        }
-        self.report_settled(now, &mut reports);
-        outcome.reports.extend(reports.difference(&self.told).cloned());
-        outcome.settled.extend(self.told.difference(&reports).cloned());
-        self.told = reports;
-    }
-
-    /// What is to be known of interfaces that are not held, and of pods.
-    fn report_settled(&self, now: Instant, reports: &mut BTreeSet<Report>) {
-        for interface in self.interfaces.values() {
-            if let Assignment::Secondary(uid) = &interface.assignment
-                && let Some(pod) = self.pods.get(uid)
-            {
-                reports.insert(Report::Secondary {
-                    interface: interface.link.name.clone(),
-                    pod: pod.name.clone(),
-                    bound: self.name_of(pod.interface),
-                });
-            }
-        }
-        for pod in self.pods.values() {
-            if pod.interface.is_none() && now.duration_since(pod.since) >= PATIENCE {
-                reports.insert(Report::NoInterface { pod: pod.name.clone() });
-            }
-        }
-    }
-
-    /// What to do with an interface that is held.
-    fn judge(&self, interface: &Interface, now: Instant) -> Judgement {
-        let link = &interface.link;
-        if let Some(called) = self.calls.get(&link.index) {
-            return if self.pods.get(&called.uid).is_some_and(|pod| pod.interface.is_none()) {
-                Judgement::Assign(Assignment::Pod(Arc::clone(&called.uid)))
-            } else if now.duration_since(interface.since) >= PATIENCE {
-                Judgement::Report(Report::Awaited { interface: link.name.clone(), pod: called.name.clone() })
-            } else {
-                Judgement::Nothing
-            };
-        }
-        let same_namespace = |pod: &&(&Arc<str>, &Pod)| {
-            pod.1
-                .interface
-                .and_then(|bound| self.interfaces.get(&bound))
-                .is_some_and(|bound| link.namespace.is_some() && bound.link.namespace == link.namespace)
-        };
-        let bound: Vec<_> = self.pods.iter().filter(|(_, pod)| pod.interface.is_some()).collect();
-        if let Some((uid, _)) = bound.iter().find(same_namespace) {
-            return Judgement::Assign(Assignment::Secondary(Arc::clone(uid)));
-        }
-        let adopted = self.pods.values().any(|pod| pod.has(&interface.adopted));
-        let shown = if adopted { &interface.adopted } else { &link.addresses };
-        if let Some((_, pod)) = bound.iter().find(|(_, pod)| pod.has(shown)) {
-            return Judgement::Report(Report::SecondClaim {
-                interface: link.name.clone(),
-                pod: pod.name.clone(),
-                bound: self.name_of(pod.interface),
-            });
-        }
-        let is_elsewhere = |uid: &Arc<str>| self.calls.values().any(|called| called.uid == *uid);
-        // what processes tell of the pod goes before what they may have written
-        let is_free = |uid: &Arc<str>, pod: &Pod| {
-            pod.interface.is_none() && !self.lost.contains(uid) && !is_elsewhere(uid) && !link.is_of_another(uid)
-        };
-        let is_shown = |uid: &str, pod: &Pod| if adopted { pod.has(shown) } else { interface.is_shown(uid, pod) };
-        let candidates: Vec<_> =
-            self.pods.iter().filter(|(uid, pod)| is_free(uid, pod) && is_shown(uid, pod)).collect();
-        let late = || self.pods.iter().find(|(uid, pod)| is_free(uid, pod) && pod.has(shown));
-        match candidates.as_slice() {
-            [(uid, _)] => Judgement::Assign(Assignment::Pod(Arc::clone(uid))),
-            [] if now.duration_since(interface.since) >= PATIENCE => Judgement::Report(match late() {
-                Some((_, pod)) => Report::Late { interface: link.name.clone(), pod: pod.name.clone() },
-                None => Report::Unknown { interface: link.name.clone(), addresses: link.addresses.clone() },
-            }),
-            [] => Judgement::Nothing,
-            several => Judgement::Report(Report::Ambiguous {
-                interface: link.name.clone(),
-                pods: several.iter().take(2).map(|(_, pod)| pod.name.clone()).collect(),
-            }),
-        }
-    }
-
-    fn name_of(&self, index: Option<u32>) -> String {
-        index.and_then(|index| self.interfaces.get(&index)).map(|i| i.link.name.clone()).unwrap_or_default()
-    }
 }
 
 impl Interface {
@@ -590,8 +372,8 @@ impl Interface {
         }
     }
 
-    /// Whether it shows an address of this pod that may be believed: what was there first, or what a process of this pod
-    /// has put there, by whatever address.
+    /// Whether it shows an address of this pod that may be believed: one that was there first, or one that is there
+    /// together with a process of this pod.
     fn is_shown(&self, uid: &str, pod: &Pod) -> bool {
         pod.has(&self.first) || (self.link.has_process_of(uid) && pod.has(&self.link.addresses))
     }
@@ -601,10 +383,4 @@ impl Pod {
     fn has(&self, shown: &[IpAddr]) -> bool {
         self.addresses.iter().any(|address| shown.contains(address))
     }
-}
-
-enum Judgement {
-    Nothing,
-    Assign(Assignment),
-    Report(Report),
 }

@@ -5,6 +5,7 @@
 //! interfaces that it touches, which compares what is written with what should be.
 
 mod carry;
+mod interface;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,15 +18,15 @@ use enforcer_abi::{PodEntry, PodFlags};
 use policy_compiler::{PodTables, Step, model::ObjectName};
 use rustc_hash::FxHashMap;
 
+use self::interface::Interface;
 use super::{
-    datapath::{Attachment, Datapath, Fault},
-    entry::{self, Frame},
+    datapath::{Datapath, Fault},
     failures::{Concern, Failures},
     frees::Frees,
     queue::Queue,
     view::Condition,
 };
-use crate::bind::{Assignment, Binder, Link, Outcome};
+use crate::bind::{Binder, Link, Outcome};
 
 /// The first and the longest pause before what failed is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -53,21 +54,6 @@ pub(super) struct Applier<D> {
     /// The last failure in words, and how many there were.
     pub(super) last_fault: Option<Fault>,
     pub(super) faults: u64,
-}
-
-/// What is known of an interface besides what the binder knows.
-#[derive(Debug, Default)]
-struct Interface {
-    /// As it is in the kernel, but for its slot.
-    written: Option<PodEntry>,
-    /// The pod that it was written for; an adopted one's isn't known.
-    written_for: Option<Arc<str>>,
-    attachment: Option<Attachment>,
-    /// An earlier agent attached it.
-    was_attached: bool,
-    midstream_until: u64,
-    write_fault: Option<Fault>,
-    attach_fault: Option<Fault>,
 }
 
 impl<D: Datapath> Applier<D> {
@@ -151,12 +137,6 @@ impl<D: Datapath> Applier<D> {
         // the one that has called comes after all that has to come before the programs
         self.waiting.remove(&index);
         self.follow(outcome, [index]);
-    }
-
-    /// Whether an interface that is held isn't attached yet, because its CNI plugins may not have returned.
-    pub(super) fn waits_for_plugins(&self, index: u32) -> bool {
-        let is_attached = |one: &Interface| one.was_attached || one.attachment.is_some();
-        self.waiting.contains(&index) && !self.interfaces.get(&index).is_some_and(is_attached)
     }
 
     /// The processes behind an interface that is held are no pod's.
@@ -289,110 +269,6 @@ impl<D: Datapath> Applier<D> {
         }
     }
 
-    /// Compares what is written for an interface with what should be, and writes the difference. The entry comes before
-    /// the program, so that a pod that runs already isn't held for a moment.
-    fn refresh(&mut self, index: u32) {
-        let assignment = self.binder.assignment(index).cloned();
-        let interface = self.interfaces.entry(index).or_default();
-        let frame = Frame { ifindex: index, slot: 0, midstream_until: interface.midstream_until };
-        let wanted = match &assignment {
-            None | Some(Assignment::Untouched(_) | Assignment::Secondary(_)) => None,
-            Some(Assignment::Held) => Some(entry::held(frame, self.binder.is_empty_namespace(index))),
-            Some(Assignment::Pod(uid)) => Some(match self.tables.get(uid) {
-                Some(pod) => entry::of_pod(frame, pod, self.concern.closes(pod)),
-                None => entry::held(frame, false),
-            }),
-        };
-        match wanted {
-            Some(wanted) => self.enforce(index, wanted, assignment.as_ref().and_then(Assignment::pod)),
-            None => self.release(index, assignment.is_none()),
-        }
-    }
-
-    fn enforce(&mut self, index: u32, wanted: PodEntry, pod: Option<&Arc<str>>) {
-        let Some(interface) = self.interfaces.get_mut(&index) else { return };
-        let mut faults = Vec::new();
-        let mut ends_judgements = false;
-        if interface.written == Some(wanted) {
-            // what could not be written is wanted no more
-            interface.write_fault = None;
-        } else {
-            match self.datapath.put_pod(wanted) {
-                Ok(()) => {
-                    // one that comes late was missed by the raise that it should have come before
-                    let is_late = interface.write_fault.is_some();
-                    ends_judgements =
-                        interface.written.is_some_and(|before| is_late || is_another_pod(&before, &wanted));
-                    (interface.written, interface.write_fault) = (Some(wanted), None);
-                }
-                Err(fault) => {
-                    faults.push(("write the entry of an interface", fault.clone()));
-                    interface.write_fault = Some(fault);
-                }
-            }
-        }
-        if interface.write_fault.is_none() {
-            // another pod's, even if both have one address
-            ends_judgements |=
-                interface.written_for.as_ref().is_some_and(|before| pod.is_some_and(|pod| pod != before));
-            interface.written_for = pod.cloned();
-        }
-        // one that an earlier agent has attached has the programs on it already
-        let waits = pod.is_none() && self.waiting.contains(&index) && !interface.was_attached;
-        if interface.attachment.is_none() && !waits {
-            match self.datapath.attach(index) {
-                Ok(attachment) => {
-                    for ahead in &attachment.ahead {
-                        tracing::warn!(ifindex = index, "a program sees packets before Sluice does: {ahead}");
-                    }
-                    (interface.attachment, interface.attach_fault) = (Some(attachment), None);
-                }
-                Err(fault) => {
-                    faults.push(("attach to an interface", fault.clone()));
-                    interface.attach_fault = Some(fault);
-                }
-            }
-        }
-        for (action, fault) in faults {
-            self.note(&fault, action);
-        }
-        if ends_judgements {
-            self.raise_epoch(&[index]);
-        }
-    }
-
-    fn release(&mut self, index: u32, gone: bool) {
-        let Some(interface) = self.interfaces.get_mut(&index) else { return };
-        let (mut fault, mut ends_flows) = (None, false);
-        if interface.was_attached || interface.attachment.is_some() {
-            match self.datapath.detach(index) {
-                Ok(()) => (interface.was_attached, interface.attachment) = (false, None),
-                Err(error) => fault = Some(("detach from an interface", error)),
-            }
-        }
-        if fault.is_none() && interface.written.is_some() {
-            match self.datapath.delete_pod(index) {
-                Ok(()) => {
-                    // the index may be another pod's one day, and that pod's flows are not to be this one's
-                    ends_flows = interface.written.take().is_some_and(|entry| entry.flags & PodFlags::HELD == 0);
-                    interface.written_for = None;
-                }
-                Err(error) => fault = Some(("remove the entry of an interface", error)),
-            }
-        }
-        interface.attach_fault = None;
-        interface.write_fault = fault.as_ref().map(|(_, fault)| fault.clone());
-        if gone && fault.is_none() {
-            self.interfaces.remove(&index);
-        }
-        if let Some((action, fault)) = fault {
-            self.note(&fault, action);
-        }
-        if ends_flows {
-            self.raise_epoch(&[index]);
-        }
-    }
-
     /// The pods that are closed: their names by their interfaces.
     pub(super) fn closed(&self) -> BTreeMap<u32, String> {
         const CLOSED: u32 = PodFlags::INGRESS_CLOSED | PodFlags::EGRESS_CLOSED;
@@ -441,17 +317,5 @@ impl<D: Datapath> Applier<D> {
             tracing::error!("could not {action}: {fault}");
         }
         self.last_fault = Some(fault.clone());
-    }
-}
-
-/// Whether flows that were judged for the pod of one entry would be taken for those of another's.
-fn is_another_pod(before: &PodEntry, after: &PodEntry) -> bool {
-    let changed = after.flags & PodFlags::HELD != 0 || (before.v4, before.v6) != (after.v4, after.v6);
-    before.flags & PodFlags::HELD == 0 && changed
-}
-
-impl Interface {
-    const fn has_fault(&self) -> bool {
-        self.write_fault.is_some() || self.attach_fault.is_some()
     }
 }
