@@ -4,8 +4,10 @@
 pub mod bed;
 pub mod connections;
 pub mod figures;
+pub mod kind;
 pub mod lab;
 pub mod moment;
 pub mod packets;
+pub mod portable;
 pub mod report;
 pub mod wait;

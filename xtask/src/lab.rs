@@ -1,5 +1,5 @@
-//! `cargo xtask lab` and `cargo xtask conformance`: installs what the lab needs of this system and hands over to the
-//! lab's own programs.
+//! `cargo xtask lab`, `cargo xtask conformance` and `cargo xtask e2e`: installs what they need of this system and hands over
+//! to the programs of `e2e`.
 
 use std::{
     ffi::OsString,
@@ -17,8 +17,9 @@ use crate::{
 };
 
 /// Files of Debian packages that the lab's programs are built from or run with.
-const NEEDED: [(&[&str], &str); 7] = [
+const NEEDED: [(&[&str], &str); 8] = [
     (&["/usr/bin/busybox", "/bin/busybox"], "busybox-static"),
+    (&["/usr/bin/bash-static", "/bin/bash-static"], "bash-static"),
     (&["/usr/include/seccomp.h"], "libseccomp-dev"),
     (&["/usr/bin/pkg-config"], "pkg-config"),
     (&["/usr/bin/cc"], "gcc"),
@@ -55,6 +56,21 @@ pub(crate) fn conformance(toolchain: &Toolchain, arguments: &[OsString]) -> Resu
     start(toolchain, "sluice-conformance", arguments)
 }
 
+/// Runs the scenarios for any cluster with these arguments; their status is the task's. A cluster of kind is given the
+/// image of the agent's debug build.
+pub(crate) fn e2e(toolchain: &Toolchain, arguments: &[OsString]) -> Result<ExitCode> {
+    let has = |option: &str| arguments.iter().take_while(|word| *word != "--").any(|word| word == option);
+    // Where there is no Docker, the program says so, and nobody has to wait for an image.
+    if has("--kind") && !has("--help") && !has("-h") && docker_answers() {
+        image::run(toolchain, image::Profile::Debug)?;
+    }
+    start_with(toolchain, "sluice-e2e", arguments, go()?.as_deref())
+}
+
+fn docker_answers() -> bool {
+    output(Command::new("docker").args(["version", "--format", "{{.Server.Version}}"])).is_ok()
+}
+
 /// Builds everything that the class `cluster` runs but the agent. `None` if it is there then, else why it can't be.
 pub(crate) fn build(toolchain: &Toolchain) -> Result<Option<String>> {
     let go = match prepare() {
@@ -80,10 +96,13 @@ pub(crate) fn equip(command: &mut Command) -> Result<()> {
 }
 
 fn start(toolchain: &Toolchain, program: &str, arguments: &[OsString]) -> Result<ExitCode> {
-    let go = prepare()?;
+    start_with(toolchain, program, arguments, prepare()?.as_deref())
+}
+
+fn start_with(toolchain: &Toolchain, program: &str, arguments: &[OsString], go: Option<&Path>) -> Result<ExitCode> {
     let mut command = toolchain.cargo();
     command.args(["run", "--quiet", "--package", "e2e", "--bin", program, "--"]).args(arguments);
-    add_to_path(&mut command, go.as_deref());
+    add_to_path(&mut command, go);
     let status = command.status().context("cannot start cargo")?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
@@ -94,7 +113,7 @@ fn ensure_root() -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing. The folder of a Go that isn't in PATH, if that is to be used.
+/// Installs what is missing; as [`go`].
 fn prepare() -> Result<Option<PathBuf>> {
     let is_there = |files: &[&str]| files.iter().any(|file| Path::new(file).exists());
     let missing: Vec<&str> = NEEDED.iter().filter(|(files, _)| !is_there(files)).map(|(_, package)| *package).collect();
@@ -103,6 +122,11 @@ fn prepare() -> Result<Option<PathBuf>> {
         apt::require(&missing)?;
         apt::install(&missing)?;
     }
+    go()
+}
+
+/// Fetches Go if there is none. The folder of a Go that isn't in PATH, if that is to be used.
+fn go() -> Result<Option<PathBuf>> {
     if version("go").is_some_and(|version| version >= (1, 21)) {
         return Ok(None);
     }

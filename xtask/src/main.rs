@@ -82,6 +82,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Sluice on the cluster of a kubeconfig, or on one of kind that is made for it: installed, tried from within pods,
+    /// removed.
+    #[command(disable_help_flag = true)]
+    E2e {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Build the agent's image, an archive in OCI layout.
     Image {
         /// Of the agent's debug build, as the tests use it.
@@ -114,6 +121,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Setup | Task::Tidy => Ok(ExitCode::SUCCESS),
         Task::Lab { arguments } => lab::run(&toolchain, arguments),
         Task::Conformance { arguments } => lab::conformance(&toolchain, arguments),
+        Task::E2e { arguments } => lab::e2e(&toolchain, arguments),
         Task::Image { debug } => {
             let profile = if *debug { image::Profile::Debug } else { image::Profile::Release };
             image::run(&toolchain, profile).map(|_| ExitCode::SUCCESS)

@@ -3,11 +3,11 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     io::ErrorKind,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, Once, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
     thread,
 };
 
@@ -45,6 +45,24 @@ pub(crate) enum Resource {
     Process(Pid),
     /// The folder of a lab, which tells all that belongs to it.
     Lab(PathBuf),
+    /// Something on another cluster, which only its maker knows how to remove.
+    Elsewhere(Undo),
+}
+
+/// What removes a resource.
+#[derive(Clone)]
+pub(crate) struct Undo(Arc<dyn Fn() + Send + Sync>);
+
+impl Undo {
+    pub(crate) fn new(undo: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(undo))
+    }
+}
+
+impl fmt::Debug for Undo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Undo")
+    }
 }
 
 /// Removes its resource when dropped.
@@ -91,6 +109,7 @@ impl Resource {
                     eprintln!("cannot remove the lab in {}: {error:#}", path.display());
                 }
             }
+            Self::Elsewhere(undo) => undo.0(),
         }
     }
 }

@@ -24,6 +24,10 @@ pub const PAUSE_ALSO: &str = "registry.k8s.io/pause:3.10";
 /// A static busybox, as Debian's package busybox-static has it.
 const BUSYBOX_PROGRAMS: [&str; 2] = ["/usr/bin/busybox", "/bin/busybox"];
 
+/// A static bash, as Debian's package bash-static has it: the published agnhost has one, whose `/dev/tcp` and `/dev/udp`
+/// scenarios use.
+const BASH_PROGRAMS: [&str; 2] = ["/usr/bin/bash-static", "/bin/bash-static"];
+
 /// The name of the image of CoreDNS.
 pub(super) fn coredns() -> Result<String> {
     Ok(format!("registry.k8s.io/coredns/coredns:{}", version("coredns", "github.com/coredns/coredns")?))
@@ -34,20 +38,37 @@ pub(super) fn coredns() -> Result<String> {
 /// # Errors
 /// If busybox is missing, or the archive can't be written.
 pub fn build(programs: &Programs) -> Result<PathBuf> {
-    let busybox = BUSYBOX_PROGRAMS.map(Path::new).into_iter().find(|path| path.is_file());
-    let busybox = busybox.context("busybox is missing: `cargo xtask lab` installs it (Debian's busybox-static)")?;
-    let bytes = fs::read(busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
+    let shells = Shells {
+        busybox: installed(BUSYBOX_PROGRAMS, "busybox-static")?,
+        bash: installed(BASH_PROGRAMS, "bash-static")?,
+    };
+    let [busybox, bash] = [shells.busybox, shells.bash].map(|path| {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        anyhow::Ok(digest(&bytes))
+    });
     let names = [AGNHOST, BUSYBOX, PAUSE, &coredns()?].join("\n");
     // The last part counts up with what this file makes of the rest.
-    let content = digest(format!("{}\n{}\n{names}\n2", programs.content(), digest(&bytes)).as_bytes());
-    let folder = once("images", &content, |folder| write(&folder.join("images.tar"), programs, busybox))?;
+    let content = digest(format!("{}\n{}\n{names}\n2", programs.content(), busybox? + &bash?).as_bytes());
+    let folder = once("images", &content, |folder| write(&folder.join("images.tar"), programs, shells))?;
     Ok(folder.join("images.tar"))
 }
 
-fn write(to: &Path, programs: &Programs, busybox: &Path) -> Result<()> {
+/// Static programs of this system.
+#[derive(Clone, Copy)]
+struct Shells {
+    busybox: &'static Path,
+    bash: &'static Path,
+}
+
+fn installed(places: [&'static str; 2], package: &str) -> Result<&'static Path> {
+    let path = places.map(Path::new).into_iter().find(|path| path.is_file());
+    path.with_context(|| format!("{} is missing: `cargo xtask lab` installs it (Debian's {package})", places[0]))
+}
+
+fn write(to: &Path, programs: &Programs, shells: Shells) -> Result<()> {
     let file = File::create(to).with_context(|| format!("cannot make {}", to.display()))?;
     let mut archive = Archive::new(BufWriter::new(file))?;
-    for image in images(programs, busybox)? {
+    for image in images(programs, shells)? {
         archive.add(&image).with_context(|| image.names.join(", "))?;
     }
     let file = archive.finish()?;
@@ -55,12 +76,15 @@ fn write(to: &Path, programs: &Programs, busybox: &Path) -> Result<()> {
     Ok(())
 }
 
-fn images(programs: &Programs, busybox: &Path) -> Result<[Image; 4]> {
+fn images(programs: &Programs, shells: Shells) -> Result<[Image; 4]> {
     let mut tools = system();
-    tools.push(Entry::File("bin/busybox".to_owned(), 0o755, busybox.to_owned()));
-    tools.extend(applets(busybox)?.into_iter().map(|name| Entry::Link(format!("bin/{name}"), "busybox".to_owned())));
+    tools.push(Entry::File("bin/busybox".to_owned(), 0o755, shells.busybox.to_owned()));
+    tools.extend(
+        applets(shells.busybox)?.into_iter().map(|name| Entry::Link(format!("bin/{name}"), "busybox".to_owned())),
+    );
     // The suite's pods run commands with a shell beside it.
     let mut agnhost = tools.clone();
+    agnhost.push(Entry::File("bin/bash".to_owned(), 0o755, shells.bash.to_owned()));
     agnhost.push(Entry::File("agnhost".to_owned(), 0o755, programs.kubernetes("agnhost")));
     let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     Ok([

@@ -53,6 +53,10 @@ const KUBERNETES: Group = Group {
     tags: "",
 };
 
+/// kubectl alone, for a cluster that is there: a small part of what the rest takes to build.
+const KUBECTL: Group =
+    Group { module: "kubernetes", part: "kubectl", packages: &["k8s.io/kubernetes/cmd/kubectl"], cgo: false, tags: "" };
+
 const ETCD: Group = Group { module: "etcd", part: "", packages: &["go.etcd.io/etcd/server/v3"], cgo: false, tags: "" };
 
 const CONTAINERD: Group = Group {
@@ -87,6 +91,8 @@ const CNI: Group = Group {
 
 const COREDNS: Group =
     Group { module: "coredns", part: "", packages: &["github.com/coredns/coredns"], cgo: false, tags: "" };
+
+const KIND: Group = Group { module: "kind", part: "", packages: &["sigs.k8s.io/kind"], cgo: false, tags: "" };
 
 /// Of the version that the suite has inside: it is in the same `go.mod`.
 const GINKGO: Group = Group {
@@ -142,12 +148,30 @@ impl Programs {
         })
     }
 
-    /// kubectl by itself, for a cluster that is there; it is built with the rest of Kubernetes.
+    /// kubectl by itself, for a cluster that is there: that of the rest of Kubernetes, if it has been built.
     ///
     /// # Errors
     /// As [`Self::get`].
     pub(super) fn get_kubectl() -> Result<PathBuf> {
-        Ok(Go::find()?.build(&KUBERNETES)?.join("kubectl"))
+        let go = Go::find()?;
+        let group = if go.is_built(&KUBERNETES)? { &KUBERNETES } else { &KUBECTL };
+        Ok(go.build(group)?.join("kubectl"))
+    }
+
+    /// The program that brings up clusters whose nodes are containers of Docker.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) fn get_kind() -> Result<PathBuf> {
+        Ok(Go::find()?.build(&KIND)?.join("kind"))
+    }
+
+    /// The folder of the CNI plugins by themselves; they need nothing of the node that they are put on.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) fn get_cni() -> Result<PathBuf> {
+        Go::find()?.build(&CNI)
     }
 
     /// Notes in a lab's folder which these are.
@@ -277,9 +301,18 @@ impl Go {
         Ok(Self { toolchain: Some(needed.clone()), version: needed })
     }
 
-    fn build(&self, group: &Group) -> Result<PathBuf> {
+    fn build_flags(&self, group: &Group) -> Result<Vec<String>> {
         let mut flags = vec!["build".to_owned()];
         flags.extend(self.flags(group)?);
+        Ok(flags)
+    }
+
+    fn is_built(&self, group: &Group) -> Result<bool> {
+        Ok(place(&named(group.module, group.part), &self.content(group, &self.build_flags(group)?)?)?.is_dir())
+    }
+
+    fn build(&self, group: &Group) -> Result<PathBuf> {
+        let flags = self.build_flags(group)?;
         self.once(group, group.part, &flags, |folder| {
             let mut command = self.command(group, &flags);
             // With a slash at its end it is a folder, also for one program.
@@ -337,7 +370,7 @@ impl Go {
         make: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let content = self.content(group, flags)?;
-        let name = [group.module, part].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
+        let name = named(group.module, part);
         once(&name, &content, make).with_context(|| format!("cannot build {name}"))
     }
 
@@ -351,16 +384,26 @@ impl Go {
     }
 }
 
+/// What is made of a module, in the cache.
+fn named(module: &str, part: &str) -> String {
+    [module, part].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+}
+
+/// The folder `NAME-CONTENT` of the cache, there or not.
+fn place(name: &str, content: &str) -> Result<PathBuf> {
+    let short = content.get(..16).unwrap_or(content);
+    Ok(cache()?.join("made").join(format!("{name}-{short}")))
+}
+
 /// The folder `NAME-CONTENT` of the cache. If it isn't there, `make` fills it; what fails leaves nothing, and two
 /// processes wait for each other.
 pub(super) fn once(name: &str, content: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let short = content.get(..16).unwrap_or(content);
-    let base = cache()?.join("made");
-    let folder = base.join(format!("{name}-{short}"));
+    let folder = place(name, content)?;
     if folder.is_dir() {
         return Ok(folder);
     }
-    fs::create_dir_all(&base).with_context(|| format!("cannot make {}", base.display()))?;
+    let base = folder.parent().context("the cache folder has one above")?;
+    fs::create_dir_all(base).with_context(|| format!("cannot make {}", base.display()))?;
     let lock = File::create(base.join(format!("{name}.lock"))).context("cannot make a lock")?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).context("cannot lock")?;
     if folder.is_dir() {
@@ -368,7 +411,7 @@ pub(super) fn once(name: &str, content: &str, make: impl FnOnce(&Path) -> Result
     }
     let start = Instant::now();
     eprintln!("building {name}");
-    let unfinished = base.join(format!("{name}-{short}.new"));
+    let unfinished = folder.with_added_extension("new");
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).context("cannot remove an unfinished build")?;
     }
@@ -382,7 +425,7 @@ pub(super) fn once(name: &str, content: &str, make: impl FnOnce(&Path) -> Result
 /// The highest version that a `go.mod` asks for, such as `go1.26.6`.
 fn needed() -> Result<String> {
     let mut highest = "go1.21.0".to_owned();
-    for group in [KUBERNETES, ETCD, CONTAINERD, RUNC, CNI, COREDNS] {
+    for group in [KUBERNETES, ETCD, CONTAINERD, RUNC, CNI, COREDNS, KIND] {
         let path = Path::new(MODULES).join(group.module).join("go.mod");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let asked = text.lines().find_map(|line| line.strip_prefix("go "));

@@ -45,11 +45,11 @@ const IMAGE: &str = "SLUICE_IMAGE";
 /// The variable that names the image of another build, to upgrade to.
 const OTHER_IMAGE: &str = "SLUICE_OTHER_IMAGE";
 
-/// The archive with the agent's image: that which [`IMAGE`] names, else that of its debug build.
+/// The archive with the agent's image: that which `SLUICE_IMAGE` names, else that of its debug build.
 ///
 /// # Errors
 /// If it is not there.
-fn image() -> Result<PathBuf> {
+pub fn image() -> Result<PathBuf> {
     let made = || repository().join("target/image/sluice-agent-debug.tar");
     let path = std::env::var_os(IMAGE).map_or_else(made, PathBuf::from);
     let way_out = "`cargo xtask image --debug` makes it";
@@ -62,7 +62,7 @@ fn repository() -> &'static Path {
 }
 
 /// The kustomization `manifests/NAME`.
-fn manifests(name: &str) -> String {
+pub(crate) fn manifests(name: &str) -> String {
     repository().join("manifests").join(name).display().to_string()
 }
 
@@ -142,7 +142,15 @@ impl Cluster {
     /// # Errors
     /// If the agents don't become ready: with what they logged.
     pub fn install_sluice(&self, what: Installation) -> Result<()> {
-        self.kubectl(&["apply", "--kustomize", &what.kustomization()])?;
+        self.install_kustomization(&what.kustomization())
+    }
+
+    /// As [`Self::install_sluice`], of a kustomization that refers to `manifests/base`.
+    ///
+    /// # Errors
+    /// As [`Self::install_sluice`].
+    pub fn install_kustomization(&self, kustomization: &str) -> Result<()> {
+        self.kubectl(&["apply", "--kustomize", kustomization])?;
         self.await_sluice()
     }
 
@@ -182,11 +190,19 @@ impl Cluster {
     /// # Errors
     /// If a node can't be cleaned.
     pub fn uninstall_sluice(&self, what: Installation) -> Result<()> {
-        self.kubectl(&["delete", "--kustomize", &what.kustomization(), "--timeout=60s"])?;
-        let cleanup = what.cleanup();
-        self.kubectl(&["apply", "--kustomize", &cleanup])?;
+        self.uninstall_kustomizations(&what.kustomization(), &what.cleanup())
+    }
+
+    /// As [`Self::uninstall_sluice`], of a kustomization that refers to `manifests/base` by one that refers to
+    /// `manifests/cleanup`.
+    ///
+    /// # Errors
+    /// As [`Self::uninstall_sluice`].
+    pub fn uninstall_kustomizations(&self, installed: &str, cleanup: &str) -> Result<()> {
+        self.kubectl(&["delete", "--kustomize", installed, "--timeout=60s"])?;
+        self.kubectl(&["apply", "--kustomize", cleanup])?;
         let wait = ["rollout", "status", "--namespace=sluice-cleanup", "daemonset/sluice-cleanup", "--timeout=120s"];
         self.kubectl(&wait)?;
-        self.kubectl(&["delete", "--kustomize", &cleanup, "--timeout=60s"]).map(drop)
+        self.kubectl(&["delete", "--kustomize", cleanup, "--timeout=60s"]).map(drop)
     }
 }
