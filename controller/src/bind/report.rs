@@ -7,7 +7,7 @@ use policy_compiler::model::ObjectName;
 /// What an administrator should know. Told once, until it is no longer so.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Report {
-    /// Held for longer than [`PATIENCE`], because no pod of this node has an address behind it.
+    /// Held for longer than [`PATIENCE`](super::PATIENCE), because no pod of this node has an address behind it.
     Unknown {
         /// The interface's name.
         interface: String,
@@ -37,7 +37,7 @@ pub enum Report {
         /// Some of the pods.
         pods: Vec<ObjectName>,
     },
-    /// The CNI plugin made it for a pod of which the source has told nothing for longer than [`PATIENCE`].
+    /// The CNI plugin made it for a pod of which the source has told nothing for longer than [`PATIENCE`](super::PATIENCE).
     Awaited {
         /// The interface's name.
         interface: String,
@@ -53,7 +53,7 @@ pub enum Report {
         /// The pod's interface.
         bound: String,
     },
-    /// No veth of this node has shown the pod's address for longer than [`PATIENCE`], so its packets can't be seen.
+    /// No veth of this node has shown the pod's address for longer than [`PATIENCE`](super::PATIENCE), so its packets can't be seen.
     NoInterface {
         /// The pod.
         pod: ObjectName,
