@@ -9,16 +9,16 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::{
     bed::registry::{Lease, Resource, Undo, unique_name},
     lab::{Cluster, Programs, Proxy, sluice},
+    wait::retry,
 };
 use config::{CONFLIST, Node};
 pub use docker::Missing;
@@ -114,16 +114,12 @@ fn delete(kind: &Path, name: &str) -> Undo {
 
 /// The nodes, once the controllers have given each a range for its pods in both families.
 fn await_ranges(cluster: &Cluster) -> Result<Vec<Node>> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    let ask = || {
         let list = cluster.kubectl(&["get", "nodes", "--output=json"])?;
         let list: Value = serde_json::from_str(&list).context("kubectl prints no JSON")?;
-        match config::nodes(&list) {
-            Ok(nodes) => return Ok(nodes),
-            Err(error) if Instant::now() > deadline => bail!("the cluster's nodes are not whole: {error:#}"),
-            Err(_) => thread::sleep(Duration::from_millis(200)),
-        }
-    }
+        config::nodes(&list)
+    };
+    retry(PATIENCE, Duration::from_millis(200), ask).context("the cluster's nodes are not whole")
 }
 
 /// Gives each node the plugins and the ways to the others' pods.

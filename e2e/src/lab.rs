@@ -17,6 +17,7 @@ mod folder;
 mod images;
 mod kubectl;
 mod machine;
+mod made;
 mod mounts;
 mod network;
 mod node;

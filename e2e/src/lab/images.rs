@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use oci_image::{Archive, Entry, Image, digest};
 
-use super::programs::{Programs, once, version};
+use super::{
+    made::once,
+    programs::{Programs, version},
+};
 
 /// As the upstream suite of this Kubernetes names it (test/utils/image/manifest.go).
 pub const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
