@@ -17,8 +17,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use command::{
-    can, diff, dump, effective, explain, exposure, flows, graph, lint, list, matrix, reach, snapshot, status, test, verify,
-    version,
+    can, diff, dump, effective, explain, exposure, flows, graph, lint, list, matrix, reach, snapshot, status, test,
+    verify, version,
 };
 
 /// Explains what network policies allow.

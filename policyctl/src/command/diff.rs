@@ -87,7 +87,7 @@ struct Change {
 /// Answers: 0 no difference, 1 some.
 pub(crate) fn run(args: &Args) -> Outcome {
     let (old, new) = match (&args.old, &args.new) {
-        (Some(old), Some(new)) => source::pair(old, new)?,
+        (Some(old), Some(new)) => source::pair(old, new, &args.live)?,
         _ if args.files.is_empty() && args.live.without.is_empty() => {
             let message = "say what to compare: OLD NEW, or -f NEW for what it would change in the cluster";
             return Err(Failure::wrong_use(anyhow::anyhow!(message)));

@@ -6,23 +6,22 @@ mod cluster;
 mod files;
 mod scope;
 mod snapshot;
-
-use std::{collections::BTreeMap, fmt};
+mod summary;
 
 use anyhow::bail;
-use jiff::Timestamp;
 use policy_compiler::{
     cluster::Cluster,
     diagnostic::Severity,
     files::{Gather, Gathered, distance},
     model::ObjectName,
 };
-use serde::Serialize;
 
+use self::summary::Taken;
 pub(crate) use self::{
     cluster::{About, Args as ClusterArgs, fetch, server_version},
     scope::{Args as ScopeArgs, Scope},
     snapshot::written,
+    summary::{Summary, plural},
 };
 use crate::{Failure, agent::Objects, progress::Progress};
 
@@ -181,94 +180,6 @@ impl State {
     }
 }
 
-/// What an answer was asked of.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Summary {
-    #[serde(flatten)]
-    taken: Taken,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    with: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    without: Vec<String>,
-    pods: usize,
-    policies: usize,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    ignored: BTreeMap<String, usize>,
-}
-
-/// Where a state was taken from.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "source", rename_all = "camelCase")]
-enum Taken {
-    Files {
-        files: Vec<String>,
-    },
-    Snapshot {
-        file: String,
-        #[serde(flatten)]
-        about: About,
-    },
-    Agent {
-        #[serde(flatten)]
-        about: agent::About,
-    },
-    Cluster {
-        #[serde(flatten)]
-        about: About,
-    },
-}
-
-impl fmt::Display for Taken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Files { files } => f.write_str(&files.join(", ")),
-            Self::Snapshot { file, about } => write!(f, "{file}, of {about} at {}", about.taken_at),
-            Self::Agent { about } => write!(f, "agent of node {}", about.node),
-            Self::Cluster { about } => about.fmt(f),
-        }
-    }
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "state: {}", self.taken)?;
-        if !self.with.is_empty() {
-            write!(f, " with {}", self.with.join(", "))?;
-        }
-        if !self.without.is_empty() {
-            write!(f, " without {}", self.without.join(", "))?;
-        }
-        let (pods, policies) = (plural(self.pods, "pod", "pods"), plural(self.policies, "policy", "policies"));
-        let defaults = if matches!(self.taken, Taken::Files { .. }) { ", API defaults applied" } else { "" };
-        write!(f, " ({pods}, {policies}{defaults})")
-    }
-}
-
-impl Summary {
-    /// Everything that there is to say of when it was taken.
-    fn as_of(&self) -> String {
-        match &self.taken {
-            Taken::Files { .. } => format!("{self}, read at {}", seconds(Timestamp::now())),
-            Taken::Snapshot { about, .. } => format!("{self}, resourceVersion {}", about.resource_version),
-            Taken::Agent { about } => format!("{self}, sluice-agent {}, taken at {}", about.version, about.taken_at),
-            Taken::Cluster { about } => format!(
-                "{self} at {}, resourceVersion {}, taken at {}",
-                about.server, about.resource_version, about.taken_at
-            ),
-        }
-    }
-}
-
-/// Nobody asks for more.
-fn seconds(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).unwrap_or(time)
-}
-
-/// `1 pod`, `2 pods`
-pub(crate) fn plural(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
-}
-
 /// Reads all of it, and tells what is wrong with it on stderr.
 pub(crate) fn read(args: &Args) -> Result<State, Failure> {
     let state = gather(args)?;
@@ -299,10 +210,13 @@ pub(crate) fn gather(args: &Args) -> Result<State, Failure> {
 }
 
 /// Two states to be compared: each of its own file or folder.
-pub(crate) fn pair(old: &str, new: &str) -> Result<(State, State), Failure> {
+pub(crate) fn pair(old: &str, new: &str, live: &Live) -> Result<(State, State), Failure> {
     let read = |name: &str| {
         let state = Opened::Files(&[name.to_owned()]).read(Change::default()).map_err(Failure::wrong_use)?;
         state.tell_faults();
+        if live.as_of {
+            eprintln!("{}", state.summary.as_of());
+        }
         Ok(state)
     };
     Ok((read(old)?, read(new)?))
