@@ -22,6 +22,10 @@ pub struct Origin {
     /// every object `metadata.labels` and the labels.
     #[serde(skip)]
     pub fields: BTreeMap<Box<str>, Position>,
+    /// The policy as it would be if its `policyTypes` named both directions, where it has rules for one that they leave
+    /// out.
+    #[serde(skip)]
+    pub unlisted: Option<Box<Policy>>,
 }
 
 /// A position in an [`Origin`]'s file.

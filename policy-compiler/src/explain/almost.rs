@@ -2,13 +2,11 @@
 
 use serde::Serialize;
 
-use super::{Direction, Mismatch, Source, labels};
-use crate::{
-    cluster::Cluster,
-    diagnostic::Kind,
-    files::distance,
-    model::{Pod, Requirement},
+use super::{
+    Direction, Mismatch, MismatchKind, Source,
+    labels::{self, Holder},
 };
+use crate::{cluster::Cluster, diagnostic::Kind, model::Pod};
 
 /// A policy whose `podSelector` misses a pod by little.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -38,18 +36,10 @@ pub fn almost_selecting(cluster: &Cluster, pod: &Pod, direction: Direction) -> V
     let mut found = Vec::new();
     for policy in policies {
         let selector = &policy.subject.pods;
-        let failed = labels::failed(selector, &pod.labels, "podSelector", |_| true);
+        let failed = labels::failed(selector, Holder::of(&pod.labels), "podSelector", |_| true);
         let [failed] = &*failed else { continue };
         let near_value = failed.distance.is_some_and(|distance| distance <= 2);
-        let near_key = selector.requirements.iter().any(|requirement| match requirement {
-            Requirement::In(key, values) => {
-                let same = |(own, value): (&std::sync::Arc<str>, &std::sync::Arc<str>)| {
-                    values.contains(value) && (distance(own, key) <= 2 || bare(own) == bare(key))
-                };
-                !pod.labels.contains_key(key) && pod.labels.iter().any(same)
-            }
-            _ => false,
-        });
+        let near_key = failed.kind == MismatchKind::LabelKey;
         if near_value || near_key {
             let origin = cluster.origin(Kind::NetworkPolicy, &policy.name);
             let place = origin.map(|origin| origin.place_of("spec.podSelector"));
@@ -63,9 +53,4 @@ pub fn almost_selecting(cluster: &Cluster, pod: &Pod, direction: Direction) -> V
         }
     }
     found
-}
-
-/// A key without its prefix, in lower case.
-fn bare(key: &str) -> String {
-    key.rsplit('/').next().unwrap_or_default().to_ascii_lowercase()
 }

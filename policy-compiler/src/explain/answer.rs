@@ -244,6 +244,9 @@ pub struct Mismatch {
     /// By how many letters `have` and `want` differ, where both are one label's value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distance: Option<usize>,
+    /// Whom it is about, if not the other end: `namespace pay`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
 }
 
 /// Kinds of conditions that can fail.
@@ -253,6 +256,12 @@ pub enum MismatchKind {
     LabelValue,
     /// A label is missing.
     LabelMissing,
+    /// A label of a key that is off by its prefix, its case or two letters at most has the value.
+    LabelKey,
+    /// The pod's namespace has the label, not the pod.
+    OnNamespace,
+    /// The pod has the label, not its namespace.
+    OnPod,
     /// A label should not be there.
     LabelPresent,
     /// A `podSelector` alone means pods of the policy's own namespace.
@@ -269,10 +278,18 @@ pub enum MismatchKind {
     Protocol,
     /// Another port.
     Port,
+    /// One past the last of a range.
+    PastEnd,
+    /// One is the port of a Service, the other the one that its pods listen on.
+    ServicePort,
     /// The pod has no port of this name.
     NamedPortMissing,
     /// There is no pod whose port could have this name.
     NamedPortOfNobody,
+    /// The policy has rules for the direction, and its `policyTypes` leave it out.
+    Direction,
+    /// The policy is of another namespace, where it selects no pod.
+    OtherNamespace,
     /// The rule names ports, and the protocol has none.
     Portless,
     /// The element can't be used and was reported.

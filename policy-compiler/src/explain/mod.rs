@@ -29,7 +29,7 @@ pub use self::{
         PartyKind, PolicyPart, Reason, RulePart, ServicePath, Source, Verdict,
     },
     effect::Effect,
-    near::{Edit, Fix, NearMiss, near_misses},
+    near::{Edit, Fix, NearMiss, ineffective, near_misses},
     peers::peer_summary,
     ports::port_summary,
     quick::{Other, Quick},
@@ -38,7 +38,7 @@ pub use self::{
 use self::{front_end::FrontEnd, judge::Remote};
 use crate::{
     cluster::Cluster,
-    model::{ObjectName, Protocol},
+    model::{ObjectName, Pod, Protocol},
 };
 
 /// What is asked.
@@ -190,7 +190,35 @@ fn explain_one(cluster: &Cluster, connection: Connection, by_address: bool) -> E
     if verdict == Verdict::Allowed && matches!(ingress.reason, Reason::NoBackEnds | Reason::NoSuchPort) {
         notes.push("no policy refuses it, but nobody is there to answer".to_owned());
     }
+    if egress.reason == Reason::Rule && connection.port.is_some_and(|port| port != DNS) {
+        notes.extend(without_dns(&ask));
+    }
     Explanation { verdict, decided_by, connection, egress, ingress, service, notes }
+}
+
+/// The port of DNS.
+const DNS: u16 = 53;
+
+/// Says so if the source may not ask any of the cluster's DNS servers: what it may reach, it can't look up.
+fn without_dns(ask: &judge::Ask<'_>) -> Option<String> {
+    let cluster = ask.cluster;
+    let pod = ask.source.own_pod(cluster)?;
+    let is_server = |pod: &&Pod| {
+        let has_label = pod.labels.get("k8s-app").is_some_and(|app| matches!(&**app, "kube-dns" | "coredns"));
+        has_label || pod.ports.iter().any(|port| port.number == DNS && port.protocol == Protocol::Udp)
+    };
+    let own = |server: &&Pod| !server.host_network && !server.ended && server.name != pod.name;
+    let mut servers = cluster.pods.values().filter(is_server).filter(own).peekable();
+    let first = servers.peek()?.name.clone();
+    let asks = judge::Ask { port: Some((DNS, Protocol::Udp)), ..*ask };
+    let may_ask = |server: &Pod| {
+        let mut parties = server.addresses.iter().map(|address| Party::pod(server, *address));
+        parties.any(|party| asks.judge(pod, &party, Some(DNS), false).verdict == Verdict::Allowed)
+    };
+    let refused = !servers.any(may_ask);
+    refused.then(|| {
+        format!("egress of {} refuses DNS ({first} UDP/{DNS}): it can't look names up; add a rule for that", pod.name)
+    })
 }
 
 fn notes(connection: &Connection, by_address: bool) -> Vec<String> {

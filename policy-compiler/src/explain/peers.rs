@@ -5,9 +5,9 @@ use ipnet::IpNet;
 use super::{
     Element, Family, ListPart, Mismatch, MismatchKind, PartyKind,
     judge::{Lines, Packet},
-    labels,
+    labels::{self, Holder},
 };
-use crate::model::{NamespaceMatch, Peer, PodMatch};
+use crate::model::{Labels, NamespaceMatch, Peer, PodMatch};
 
 /// What `from` or `to` says; `rule` is the rule's path.
 pub(super) fn part(packet: &Packet<'_>, peers: Option<&[Peer]>, rule: &str, lines: Lines<'_>) -> ListPart {
@@ -42,6 +42,7 @@ pub(super) fn unusable(path: &str) -> Mismatch {
         want: format!("a valid {}", if path.starts_with("ports") { "port" } else { "peer" }),
         have: None,
         distance: None,
+        of: None,
     }
 }
 
@@ -56,7 +57,14 @@ fn block_summary(cidr: IpNet, except: &[IpNet]) -> String {
 fn block(packet: &Packet<'_>, cidr: IpNet, except: &[IpNet]) -> Vec<Mismatch> {
     let address = packet.remote.ip;
     let mismatch = |kind, field: &str, want| {
-        vec![Mismatch { kind, field: field.to_owned(), want, have: Some(address.to_string()), distance: None }]
+        vec![Mismatch {
+            kind,
+            field: field.to_owned(),
+            want,
+            have: Some(address.to_string()),
+            distance: None,
+            of: None,
+        }]
     };
     if Family::of(cidr.addr()) != Family::of(address) {
         return mismatch(MismatchKind::OtherFamily, "ipBlock.cidr", cidr.to_string());
@@ -108,13 +116,16 @@ fn pods(packet: &Packet<'_>, pods: &PodMatch, peer: &str, lines: Lines<'_>) -> V
             PartyKind::Pod | PartyKind::Outside => format!("{}, which is no pod's", remote.ip),
         };
         let (kind, want) = (MismatchKind::NotAPod, "a pod".to_owned());
-        return vec![Mismatch { kind, field: String::new(), want, have: Some(have), distance: None }];
+        return vec![Mismatch { kind, field: String::new(), want, have: Some(have), distance: None, of: None }];
     };
     let under = |selector: &str| {
         let prefix = format!("{peer}.{selector}.matchLabels");
         move |key: &str| lines.has(&format!("{prefix}[{key}]")).unwrap_or(true)
     };
     let mut failed = Vec::new();
+    let namespace = packet.cluster.namespaces.get(&pod.name.namespace).map(|namespace| &namespace.labels);
+    let none = Labels::new();
+    let namespace = namespace.unwrap_or(&none);
     match &pods.namespaces {
         NamespaceMatch::Name(name) if *name == pod.name.namespace => {}
         NamespaceMatch::Name(name) => failed.push(Mismatch {
@@ -123,13 +134,17 @@ fn pods(packet: &Packet<'_>, pods: &PodMatch, peer: &str, lines: Lines<'_>) -> V
             want: format!("namespace {name}"),
             have: Some(format!("namespace {}", pod.name.namespace)),
             distance: None,
+            of: None,
         }),
         NamespaceMatch::Labels(selector) => {
-            let labels = packet.cluster.namespaces.get(&pod.name.namespace).map(|namespace| namespace.labels.clone());
-            let labels = labels.unwrap_or_default();
-            failed.extend(labels::failed(selector, &labels, "namespaceSelector", under("namespaceSelector")));
+            let called = format!("namespace {}", pod.name.namespace);
+            let elsewhere = Some((&pod.labels, MismatchKind::OnPod));
+            let holder = Holder { labels: namespace, called: Some(&called), elsewhere };
+            failed.extend(labels::failed(selector, holder, "namespaceSelector", under("namespaceSelector")));
         }
     }
-    failed.extend(labels::failed(&pods.pods, &pod.labels, "podSelector", under("podSelector")));
+    let elsewhere = Some((namespace, MismatchKind::OnNamespace));
+    let holder = Holder { labels: &pod.labels, called: None, elsewhere };
+    failed.extend(labels::failed(&pods.pods, holder, "podSelector", under("podSelector")));
     failed
 }

@@ -1,18 +1,20 @@
 //! Verdicts without reasons: [`Quick`], for questions that ask about many connections, or what an edit would change.
 
-use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, rc::Rc, sync::Arc};
 
 use crate::{
     cluster::Cluster,
-    model::{Namespace, NamespaceMatch, ObjectName, Peer, Pod, PodMatch, Policy, PortMatch, Protocol, Rule},
+    model::{Event, Namespace, NamespaceMatch, ObjectName, Peer, Pod, PodMatch, Policy, PortMatch, Protocol, Rule},
 };
 
-/// A cluster that edits can be tried on. Pods are those with a network of their own.
+/// A cluster that edits can be tried on; what was edited lies on top of it. Pods are those with a network of their own.
 #[derive(Clone, Debug)]
 pub struct Quick<'a> {
-    namespaces: BTreeMap<Arc<str>, Cow<'a, Namespace>>,
-    pods: BTreeMap<&'a ObjectName, Cow<'a, Pod>>,
-    policies: BTreeMap<&'a str, Vec<Cow<'a, Policy>>>,
+    cluster: &'a Cluster,
+    policies: Rc<BTreeMap<&'a str, Vec<&'a Policy>>>,
+    new_namespaces: BTreeMap<Arc<str>, Namespace>,
+    new_pods: BTreeMap<ObjectName, Pod>,
+    new_policies: BTreeMap<ObjectName, Policy>,
 }
 
 /// The other end of a connection, as a pod's rules see it.
@@ -30,56 +32,53 @@ impl<'a> Quick<'a> {
     pub fn new(cluster: &'a Cluster) -> Self {
         let mut policies: BTreeMap<&str, Vec<_>> = BTreeMap::new();
         for policy in cluster.policies.values() {
-            policies.entry(&policy.name.namespace).or_default().push(Cow::Borrowed(policy));
+            policies.entry(&policy.name.namespace).or_default().push(policy);
         }
-        let own = cluster.pods.iter().filter(|(_, pod)| !pod.host_network && !pod.ended);
         Self {
-            namespaces: cluster.namespaces.iter().map(|(name, found)| (name.clone(), Cow::Borrowed(found))).collect(),
-            pods: own.map(|(name, pod)| (name, Cow::Borrowed(pod))).collect(),
-            policies,
+            cluster,
+            policies: Rc::new(policies),
+            new_namespaces: BTreeMap::new(),
+            new_pods: BTreeMap::new(),
+            new_policies: BTreeMap::new(),
         }
     }
 
     /// The pods, as edited.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        self.pods.values().map(|pod| &**pod)
+        self.cluster.pods.values().filter(|pod| has_network(pod)).map(|pod| self.new_pods.get(&pod.name).unwrap_or(pod))
     }
 
     /// A pod, as edited.
     #[must_use]
     pub fn pod(&self, name: &ObjectName) -> Option<&Pod> {
-        self.pods.get(name).map(|pod| &**pod)
+        let pod = self.cluster.pods.get(name).filter(|pod| has_network(pod))?;
+        Some(self.new_pods.get(name).unwrap_or(pod))
     }
 
-    /// Replaces a policy, or adds one.
-    pub fn put_policy(&mut self, namespace: &'a str, policy: Policy) {
-        let list = self.policies.entry(namespace).or_default();
-        match list.iter_mut().find(|known| known.name == policy.name) {
-            Some(known) => *known = Cow::Owned(policy),
-            None => list.push(Cow::Owned(policy)),
-        }
+    /// A policy, as edited.
+    #[must_use]
+    pub fn policy(&self, name: &ObjectName) -> Option<&Policy> {
+        self.new_policies.get(name).or_else(|| self.cluster.policies.get(name))
     }
 
-    /// Gives a pod a label.
-    pub fn label_pod(&mut self, name: &ObjectName, key: &Arc<str>, value: &Arc<str>) {
-        if let Some(pod) = self.pods.get_mut(name) {
-            pod.to_mut().labels.insert(key.clone(), value.clone());
-        }
-    }
-
-    /// Gives a namespace a label.
-    pub fn label_namespace(&mut self, name: &str, key: &Arc<str>, value: &Arc<str>) {
-        if let Some(namespace) = self.namespaces.get_mut(name) {
-            namespace.to_mut().labels.insert(key.clone(), value.clone());
+    /// Edits a pod that is there or a namespace, edits or adds a policy; other events change nothing.
+    pub fn put(&mut self, event: &Event) {
+        match event.clone() {
+            Event::PutPolicy(policy) => drop(self.new_policies.insert(policy.name.clone(), policy)),
+            Event::PutPod(pod) => drop(self.new_pods.insert(pod.name.clone(), pod)),
+            Event::PutNamespace(namespace) => drop(self.new_namespaces.insert(namespace.name.clone(), namespace)),
+            _ => {}
         }
     }
 
     /// The policies that isolate `pod` in one direction, with their rules.
     pub fn isolating<'b>(&'b self, pod: &'b Pod, ingress: bool) -> impl Iterator<Item = (&'b Policy, &'b [Rule])> {
         let own = self.policies.get(&*pod.name.namespace).map(|list| &**list).unwrap_or_default();
-        own.iter().filter_map(move |policy| {
+        let old = own.iter().copied().filter(|policy| !self.new_policies.contains_key(&policy.name));
+        let new = self.new_policies.values().filter(|policy| policy.name.namespace == pod.name.namespace);
+        old.chain(new).filter_map(move |policy| {
             let rules = if ingress { policy.ingress.as_deref() } else { policy.egress.as_deref() }?;
-            self.has(&policy.subject, pod).then_some((&**policy, rules))
+            self.has(&policy.subject, pod).then_some((policy, rules))
         })
     }
 
@@ -113,7 +112,15 @@ impl<'a> Quick<'a> {
         })
     }
 
-    fn allows(&self, rule: &Rule, pod: &Pod, ingress: bool, other: Other<'_>, port: Option<(Protocol, u16)>) -> bool {
+    /// Whether a rule of a policy that isolates `pod` lets a connection through.
+    pub(super) fn allows(
+        &self,
+        rule: &Rule,
+        pod: &Pod,
+        ingress: bool,
+        other: Other<'_>,
+        port: Option<(Protocol, u16)>,
+    ) -> bool {
         let named_on = if ingress { Some(pod) } else { other.pod };
         let ports = rule.ports.as_ref().is_none_or(|ports| ports.iter().any(|entry| opens(entry, named_on, port)));
         ports && rule.peers.as_ref().is_none_or(|peers| peers.iter().any(|peer| self.is(peer, other)))
@@ -131,20 +138,29 @@ impl<'a> Quick<'a> {
         }
     }
 
+    fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.new_namespaces.get(name).or_else(|| self.cluster.namespaces.get(name))
+    }
+
     /// Whether a selector of pods matches one.
     #[must_use]
     pub fn has(&self, pods: &PodMatch, pod: &Pod) -> bool {
         let in_namespace = match &pods.namespaces {
             NamespaceMatch::Name(name) => *name == pod.name.namespace,
             NamespaceMatch::Labels(selector) => {
-                self.namespaces.get(&pod.name.namespace).is_some_and(|namespace| selector.matches(&namespace.labels))
+                self.namespace(&pod.name.namespace).is_some_and(|namespace| selector.matches(&namespace.labels))
             }
         };
         in_namespace && pods.pods.matches(&pod.labels)
     }
 }
 
-fn opens(entry: &PortMatch, named_on: Option<&Pod>, port: Option<(Protocol, u16)>) -> bool {
+const fn has_network(pod: &Pod) -> bool {
+    !pod.host_network && !pod.ended
+}
+
+/// Whether an entry of `ports` is this port; `named_on` has the names.
+pub(super) fn opens(entry: &PortMatch, named_on: Option<&Pod>, port: Option<(Protocol, u16)>) -> bool {
     let Some((asked, number)) = port else { return false };
     match entry {
         PortMatch::Nothing => false,

@@ -343,8 +343,11 @@ impl Mismatch {
 
 /// A condition that isn't met, in words; `who` is the other end.
 fn words(mismatch: &Mismatch, who: &str) -> String {
-    let Mismatch { kind, want, have, distance, .. } = mismatch;
-    let have = have.as_deref().unwrap_or_default();
+    let Mismatch { kind, want, have, distance, of, .. } = mismatch;
+    let service = of.as_deref().unwrap_or_default();
+    let who = of.as_deref().unwrap_or(who);
+    let have = have.as_deref();
+    let had = have.unwrap_or_default();
     match kind {
         MismatchKind::LabelValue => {
             let letters = match distance {
@@ -352,20 +355,31 @@ fn words(mismatch: &Mismatch, who: &str) -> String {
                 Some(2) => ", two letters apart",
                 _ => "",
             };
-            format!("{want}: {who} has {have}{letters}")
+            format!("{want}: {who} has {had}{letters}")
         }
         MismatchKind::LabelMissing => format!("{want}: {who} has no such label"),
-        MismatchKind::LabelPresent => format!("{want}: {who} has {have}"),
+        MismatchKind::LabelKey => format!("{want}: {who} has {had}, another key"),
+        MismatchKind::OnNamespace => format!("{want}: its namespace has that label, not {who}"),
+        MismatchKind::OnPod => format!("{want}: the pod has that label, not {who}"),
+        MismatchKind::LabelPresent => format!("{want}: {who} has {had}"),
         MismatchKind::OwnNamespace => {
-            format!("a podSelector alone means pods of {want}; {who} is in {}", have.trim_start_matches("namespace "))
+            format!("a podSelector alone means pods of {want}; {who} is in {}", had.trim_start_matches("namespace "))
         }
-        MismatchKind::NotAPod => format!("selectors match pods only, not {have}"),
-        MismatchKind::OutsideBlock => format!("{have} is outside"),
-        MismatchKind::Except => format!("{have} is in except {}", want.trim_start_matches("not in ")),
-        MismatchKind::OtherFamily => format!("{have} is of the other address family"),
-        MismatchKind::Protocol | MismatchKind::Port => format!("not {have}"),
+        MismatchKind::NotAPod => format!("selectors match pods only, not {had}"),
+        MismatchKind::OutsideBlock => format!("{had} is outside"),
+        MismatchKind::Except => format!("{had} is in except {}", want.trim_start_matches("not in ")),
+        MismatchKind::OtherFamily => format!("{had} is of the other address family"),
+        MismatchKind::Protocol if want.ends_with(')') => format!("not {had}: no protocol means TCP"),
+        MismatchKind::Protocol | MismatchKind::Port => format!("not {had}"),
+        MismatchKind::PastEnd => format!("{had} is one past the end"),
+        MismatchKind::ServicePort => format!("not {had}: {service}"),
         MismatchKind::NamedPortMissing | MismatchKind::NamedPortOfNobody => {
-            format!("there is no {}", want.trim_start_matches("a "))
+            let other = have.map(|have| format!("; it is {have} there")).unwrap_or_default();
+            format!("there is no {}{other}", want.trim_start_matches("a "))
+        }
+        MismatchKind::Direction => format!("policyTypes leaves out {want}, so these rules don't count"),
+        MismatchKind::OtherNamespace => {
+            format!("a policy selects pods of its own namespace, {had}; these are in {want}")
         }
         MismatchKind::Portless => "the protocol has no ports".to_owned(),
         MismatchKind::Unusable => "it was reported".to_owned(),

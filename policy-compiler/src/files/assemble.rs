@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+
 use super::{Located, Object, Parsed};
 use crate::{
     cluster::{Cluster, Origin},
     convert,
     diagnostic::{Diagnostic, Kind, Severity},
-    model::ObjectName,
+    model::{ObjectName, Policy},
 };
 
 /// What files amount to together.
@@ -49,7 +51,13 @@ impl Assembled {
             }
         }
         if let Some(name) = &name {
-            self.locate(located.object.kind(), name.clone(), &located.origin, replaces);
+            let origin = match &located.object {
+                Object::NetworkPolicy(policy) => unlisted(policy).map(|unlisted| {
+                    Arc::new(Origin { unlisted: Some(Box::new(unlisted)), ..Origin::clone(&located.origin) })
+                }),
+                _ => None,
+            };
+            self.locate(located.object.kind(), name.clone(), origin.as_ref().unwrap_or(&located.origin), replaces);
         }
         name
     }
@@ -109,6 +117,23 @@ impl Assembled {
             });
         }
     }
+}
+
+/// The policy with both policy types, if it has rules for one that it leaves out.
+fn unlisted(policy: &NetworkPolicy) -> Option<Policy> {
+    let spec = policy.spec.as_ref()?;
+    let types = spec.policy_types.as_ref().filter(|types| !types.is_empty())?;
+    let lacks = |name: &str| !types.iter().any(|listed| listed == name);
+    let has_ingress = spec.ingress.as_ref().is_some_and(|rules| !rules.is_empty());
+    let has_egress = spec.egress.as_ref().is_some_and(|rules| !rules.is_empty());
+    let has_unlisted = (has_ingress && lacks("Ingress")) || (has_egress && lacks("Egress"));
+    if !has_unlisted {
+        return None;
+    }
+    let mut policy = policy.clone();
+    policy.spec.as_mut()?.policy_types = Some(vec!["Ingress".to_owned(), "Egress".to_owned()]);
+    // what is wrong with it was said of the policy as it is
+    convert::network_policy(&policy, &mut Vec::new())
 }
 
 /// Whether `field` is `path` or something in it.

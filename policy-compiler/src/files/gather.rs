@@ -113,7 +113,7 @@ impl Gather {
         }
         self.assembled.cluster.origins.retain(|_, origin| &*origin.place.file != name);
         for (_, origin) in self.templates.values_mut().filter(|(_, origin)| &*origin.place.file == name) {
-            *origin = Arc::new(Origin { place: origin.place.clone(), fields: BTreeMap::new() });
+            *origin = Arc::new(Origin { place: origin.place.clone(), fields: BTreeMap::new(), unlisted: None });
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) fn origin(node: &Node<'_>, kind: Kind, document: Document<'_>) -> Ori
     {
         collect(spec, spec.at, &mut "spec".to_owned(), false, &mut fields);
     }
-    Origin { place: document.place(node.at), fields }
+    Origin { place: document.place(node.at), fields, unlisted: None }
 }
 
 /// The origin of the pods that a workload's template makes: where the workload begins, with the template's labels.
@@ -33,7 +33,7 @@ pub(super) fn of_template(node: &Node<'_>, document: Document<'_>) -> Origin {
     if let Some(labels) = metadata.and_then(|metadata| metadata.get("labels")) {
         collect(labels, labels.at, &mut "metadata.labels".to_owned(), true, &mut fields);
     }
-    Origin { place: document.place(node.at), fields }
+    Origin { place: document.place(node.at), fields, unlisted: None }
 }
 
 /// `spec.template`, of a CronJob that of its Jobs.

@@ -1,6 +1,7 @@
 //! What must hold on every cluster: reference, explanations and tables agree, and nothing that is broken allows more.
 //! Clusters are generated as API objects and read as a file is, so that everything from text to verdict takes part.
 
+mod fixes;
 #[path = "../generate/mod.rs"]
 mod generate;
 mod judges;

@@ -7,7 +7,7 @@ mod picture;
 use policy_compiler::{
     explain::{
         Almost, Direction, Explanation, NearMiss, PartyKind, Query, Reason, Verdict, almost_selecting, explain,
-        near_misses, render,
+        ineffective, near_misses, render,
     },
     model::ObjectName,
     reach::{Cell, Port, PortRange, Reach},
@@ -118,10 +118,8 @@ impl<'a> One<'a> {
         });
         let is_undefined = has_host && is_undefined(state, &query, port);
         let mut one = Self { state, explanations, probe, is_undefined, near: Vec::new(), almost: Vec::new() };
-        if let Some(first) = one.explanations.iter().find(|explanation| explanation.verdict == Verdict::Denied) {
-            let siblings = |pod: &ObjectName| fixes::siblings(state, pod);
-            one.near = near_misses(cluster, first, &siblings);
-        }
+        let siblings = |pod: &ObjectName| fixes::siblings(state, pod);
+        one.near = near_misses(cluster, &one.explanations, &siblings);
         if let Some(first) = one.explanations.first() {
             for (direction, judgement, party) in [
                 (Direction::Egress, &first.egress, &first.connection.source),
@@ -131,6 +129,7 @@ impl<'a> One<'a> {
                 let pod = cluster.pods.get(&name).filter(|_| party.kind == PartyKind::Pod);
                 if let Some(pod) = pod.filter(|_| judgement.reason == Reason::NotIsolated) {
                     one.almost.extend(almost_selecting(cluster, pod, direction));
+                    one.almost.extend(ineffective(cluster, pod, direction));
                 }
             }
         }
@@ -241,7 +240,7 @@ impl<'a> One<'a> {
         if self.near.iter().any(|near| near.direction == Direction::Egress)
             && self.near.iter().any(|near| near.direction == Direction::Ingress)
         {
-            text.push_str("\n  note  both sides refuse it: it takes a fix of each\n");
+            text.push_str("\n  note  both sides refuse it: it takes a fix of each; they were tried together\n");
         }
         if let Some(note) = self.assumed_note() {
             text.push_str(&format!("\n  note  {note}\n"));

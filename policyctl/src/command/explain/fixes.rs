@@ -106,26 +106,43 @@ fn fix(fix: &Fix, word: &str, near: &NearMiss, state: &State) -> String {
             text
         }
     };
-    text.push_str(&format!("{indent}{}\n", effect(&fix.effect)));
+    for (index, line) in folded(&effect(&fix.effect), 100 - indent.len()).iter().enumerate() {
+        let inner = if index == 0 { "" } else { " " };
+        text.push_str(&format!("{indent}{inner}{line}\n"));
+    }
     text
+}
+
+/// Broken behind commas, so that no connection is cut.
+fn folded(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in text.split_inclusive(", ") {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + part.trim_end().chars().count() <= width => line.push_str(part),
+            _ => lines.push(part.to_owned()),
+        }
+    }
+    lines.into_iter().map(|line| line.trim_end().to_owned()).collect()
 }
 
 /// What else an edit does; said even if it is nothing.
 fn effect(effect: &Effect) -> String {
     let part = |verb: &str, count: usize, examples: &[String]| {
-        let more = if count > examples.len() { format!(" and {} more", count - examples.len()) } else { String::new() };
+        let least = if effect.incomplete { " at least" } else { "" };
+        let more =
+            if count > examples.len() { format!(" and{least} {} more", count - examples.len()) } else { String::new() };
         format!("{verb} {}{more}", examples.join(", "))
     };
-    match (effect.opens, effect.closes) {
-        (0, 0) => "(tried: changes nothing else between pods)".to_owned(),
-        (opens, 0) => format!("(tried: {})", part("also opens", opens, &effect.opened)),
-        (0, closes) => format!("(tried: {})", part("also closes", closes, &effect.closed)),
-        (opens, closes) => format!(
-            "(tried: {}; {})",
-            part("also opens", opens, &effect.opened),
-            part("closes", closes, &effect.closed)
-        ),
-    }
+    let rest = if effect.incomplete { "; there are too many pairs to try them all" } else { "" };
+    let text = match (effect.opens, effect.closes) {
+        (0, 0) => "changes nothing else".to_owned(),
+        (opens, 0) => part("also opens", opens, &effect.opened),
+        (0, closes) => part("also closes", closes, &effect.closed),
+        (opens, closes) => {
+            format!("{}; {}", part("also opens", opens, &effect.opened), part("closes", closes, &effect.closed))
+        }
+    };
+    format!("(tried: {text}{rest})")
 }
 
 /// Where a pod's labels are to be edited, and the line.
