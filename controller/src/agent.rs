@@ -4,7 +4,7 @@
 use std::{fs, ops::ControlFlow, sync::Arc, thread, time::Duration};
 
 use anyhow::Context as _;
-use enforcer::{Clock, Enforcer, Events, Losses, Options, Reader, veth::Watcher};
+use enforcer::{Clock, Enforcer, Events, EventsError, Losses, Options, Reader, veth::Watcher};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -224,7 +224,11 @@ async fn count_losses(losses: Losses, journal: Arc<Journal>) -> anyhow::Result<(
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        let now = losses.read()?;
+        let now = match losses.read() {
+            // the state has ended, of which others tell
+            Err(EventsError::Closed) => std::future::pending().await,
+            read => read?,
+        };
         if now != before {
             // a larger map has begun to count anew
             let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);

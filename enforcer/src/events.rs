@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use aya::maps::{Map, MapData, MapError, RingBuf};
@@ -24,6 +24,9 @@ pub enum EventsError {
     /// The counts of unsent events could not be read.
     #[error("the counts of unsent events could not be read")]
     Counts(#[source] io::Error),
+    /// There is no enforcer any more.
+    #[error("the enforcer whose events these are has let go of its maps")]
+    Closed,
 }
 
 /// Events that the program did not send, since its maps were made.
@@ -38,20 +41,22 @@ pub struct Unsent {
 /// The reader's end. Readable ([`AsFd`], or [`AsRawFd`] for tokio's `AsyncFd`) when there is an event; there is one reader only.
 pub struct Events {
     ring: RingBuf<MapData>,
-    pins: Arc<Pins>,
+    /// The enforcer's, whose lock on them this doesn't keep.
+    pins: Weak<Pins>,
 }
 
-/// Counts what was not sent; may be taken to another thread. As long as it lives, the pins are locked.
+/// Counts what was not sent, as long as the enforcer lives; may be taken to another thread.
 #[derive(Clone, Debug)]
 pub struct Losses {
-    pins: Arc<Pins>,
+    pins: Weak<Pins>,
 }
 
 impl Losses {
     /// How many so far.
     pub fn read(&self) -> Result<Unsent, EventsError> {
+        let pins = self.pins.upgrade().ok_or(EventsError::Closed)?;
         // the pin may be another map's by now
-        unsent(&PerCpuMap::open(&self.pins.object(map::EVENT_BUDGET)).map_err(EventsError::Counts)?)
+        unsent(&PerCpuMap::open(&pins.object(map::EVENT_BUDGET)).map_err(EventsError::Counts)?)
     }
 }
 
@@ -59,13 +64,13 @@ impl Events {
     pub(crate) fn open(pins: &Arc<Pins>) -> Result<Self, EventsError> {
         let pin = pins.object(map::EVENTS);
         let map = Map::from_map_data(MapData::from_pin(pin).map_err(EventsError::Open)?).map_err(EventsError::Open)?;
-        Ok(Self { ring: RingBuf::try_from(map).map_err(EventsError::Open)?, pins: Arc::clone(pins) })
+        Ok(Self { ring: RingBuf::try_from(map).map_err(EventsError::Open)?, pins: Arc::downgrade(pins) })
     }
 
     /// Counts what was not sent.
     #[must_use]
     pub fn losses(&self) -> Losses {
-        Losses { pins: Arc::clone(&self.pins) }
+        Losses { pins: Weak::clone(&self.pins) }
     }
 
     /// The next event, `None` if there is none for now.
