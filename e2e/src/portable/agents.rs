@@ -11,7 +11,10 @@ use super::{
     venue::Venue,
 };
 use crate::{
-    bed::Outcome,
+    bed::{
+        Outcome,
+        registry::{Lease, Resource, Undo},
+    },
     lab::{Cluster, objects::deny_all, sluice::SYSTEM},
 };
 
@@ -45,7 +48,7 @@ pub(super) fn are_away(venue: &Venue) -> Result<()> {
     let open = streams(&scene, "client", "far")?;
     let watch = Watch::start(&scene, "other", &targets(&scene)?)?;
     {
-        let _absence = Absence::begin(venue.cluster())?;
+        let _absence = send_away(venue.cluster())?;
         scene.apply(&[client("late", venue.near(), &json!({}))])?;
         open.iter().try_for_each(Stream::ensure_flows)?;
         watch.ensure_refused()?;
@@ -87,29 +90,23 @@ fn await_rollout(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&wait).map(drop)
 }
 
-/// The time without agents, which ends when this is dropped.
-struct Absence<'a>(&'a Cluster);
-
-impl<'a> Absence<'a> {
-    fn begin(cluster: &'a Cluster) -> Result<Self> {
-        let absence = Self(cluster);
-        absence.place(&json!("nowhere"))?;
-        cluster.kubectl(&["wait", "pod", "--namespace", SYSTEM, AGENTS, "--for=delete", "--timeout=120s"])?;
-        Ok(absence)
-    }
-
-    fn place(&self, value: &Value) -> Result<()> {
-        let selector = json!({"sluice.dev/e2e": value});
-        let patch = json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}}).to_string();
-        let patch = ["patch", "daemonset/sluice-agent", "--namespace", SYSTEM, "--type=merge", "--patch", &patch];
-        self.0.kubectl(&patch).map(drop)
-    }
-}
-
-impl Drop for Absence<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.place(&Value::Null) {
+/// Sends the agents away, until what this gives is dropped; a signal calls them back as well.
+fn send_away(cluster: &Cluster) -> Result<Lease> {
+    let other = cluster.clone();
+    let lease = Lease::new(Resource::Elsewhere(Undo::new(move || {
+        if let Err(error) = place(&other, &Value::Null) {
             eprintln!("the agents' node selector sluice.dev/e2e is left, which keeps them away: {error:#}");
         }
-    }
+    })));
+    place(cluster, &json!("nowhere"))?;
+    cluster.kubectl(&["wait", "pod", "--namespace", SYSTEM, AGENTS, "--for=delete", "--timeout=120s"])?;
+    Ok(lease)
+}
+
+/// Changes the node selector of the agents.
+fn place(cluster: &Cluster, value: &Value) -> Result<()> {
+    let selector = json!({"sluice.dev/e2e": value});
+    let patch = json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}}).to_string();
+    let patch = ["patch", "daemonset/sluice-agent", "--namespace", SYSTEM, "--type=merge", "--patch", &patch];
+    cluster.kubectl(&patch).map(drop)
 }
