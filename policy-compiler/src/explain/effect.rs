@@ -35,7 +35,7 @@ pub struct Effect {
 const EXAMPLES: usize = 3;
 
 /// How many pairs are compared, for all fixes of a question together.
-pub(super) const MAX_PAIRS: usize = 40_000;
+pub(super) const MAX_PAIRS: usize = 15_000;
 
 /// A connection that was asked about; an end that is no pod is its address.
 pub(super) type AskedFor = (String, String, Port);

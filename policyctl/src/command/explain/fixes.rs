@@ -135,6 +135,7 @@ fn effect(effect: &Effect) -> String {
     };
     let rest = if effect.incomplete { "; there are too many pairs to try them all" } else { "" };
     let text = match (effect.opens, effect.closes) {
+        (0, 0) if effect.incomplete => "nothing else is known to change".to_owned(),
         (0, 0) => "changes nothing else".to_owned(),
         (opens, 0) => part("also opens", opens, &effect.opened),
         (0, closes) => part("also closes", closes, &effect.closed),
