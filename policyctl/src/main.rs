@@ -17,8 +17,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use command::{
-    can, diff, dump, effective, explain, exposure, flows, graph, lint, list, matrix, reach, snapshot, status, test,
-    verify, version,
+    can, diff, dump, effective, explain, exposure, flows, graph, lint, list, matrix, reach, relay, snapshot, status,
+    test, verify, version,
 };
 
 /// Explains what network policies allow.
@@ -78,6 +78,9 @@ enum Command {
     Flows(flows::Args),
     /// Show the tables of a pod as the kernel has them
     Dump(dump::Args),
+    /// Lead from stdin and stdout to an agent's socket
+    #[command(hide = true)]
+    Relay(relay::Args),
     /// Print the script that completes this program's commands in a shell
     Completion {
         /// The shell
@@ -146,6 +149,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Flows(args) => flows::run(&args),
+        Command::Relay(args) => relay::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completion { shell } => {

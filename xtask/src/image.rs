@@ -1,4 +1,4 @@
-//! `cargo xtask image`: the image of the agent, with the CNI plugin beside it: static programs in an otherwise empty
+//! `cargo xtask image`: the image of the agent, with the CNI plugin and policyctl beside it: static programs in an otherwise empty
 //! image, written without a container tool.
 
 use std::{
@@ -17,7 +17,7 @@ const NAME: &str = "docker.io/library/sluice-agent";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PROGRAM: &str = "sluice-agent";
 /// What is in it: package and program, the one that it starts first.
-const PROGRAMS: [(&str, &str); 2] = [("controller", PROGRAM), ("sluice-cni", "sluice-cni")];
+const PROGRAMS: [(&str, &str); 3] = [("controller", PROGRAM), ("sluice-cni", "sluice-cni"), ("policyctl", "policyctl")];
 
 /// How the agent is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

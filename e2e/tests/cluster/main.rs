@@ -7,6 +7,7 @@ mod api;
 mod bare;
 mod birth;
 mod churn;
+mod ctl;
 mod life;
 mod nodes;
 mod plugin;
@@ -62,6 +63,8 @@ const SCENARIOS: &[(&str, On, State, Scenario)] = &[
     ("nodes::other_filters", ALL, State::Enforcing, nodes::other_filters),
     ("life::open_connections", PTP, State::Enforcing, life::open_connections),
     ("life::exec_goes_on", PTP, State::Enforcing, life::exec_goes_on),
+    ("ctl::nodes_are_asked", PTP, State::Enforcing, ctl::nodes_are_asked),
+    ("ctl::verify_finds_it", PTP, State::Enforcing, ctl::verify_finds_it),
     ("churn::pods_come_and_go", PTP, State::Enforcing, churn::pods_come_and_go),
     ("agents::agents_are_killed", PTP, State::Enforcing, agents::agents_are_killed),
     ("agents::agents_are_upgraded", PTP, State::Enforcing, agents::agents_are_upgraded),

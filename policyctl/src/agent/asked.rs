@@ -1,41 +1,81 @@
-//! Which agents are asked: `--agent`; and asking several at once: [`each`].
+//! Which agents are asked: `--agent`, else those of all nodes; and asking several at once: [`each`].
 
-use std::{path::Path, thread};
+use std::{env, path::Path, thread};
 
-use anyhow::bail;
-
-use super::Agent;
+use super::{Agent, node};
 use crate::{Failure, source::ClusterArgs};
 
 /// Flags that say which agents are meant.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {
-    /// The agent to ask: the path of its socket (repeatable)
-    #[arg(long, value_name = "SOCKET")]
+    /// The agent to ask: the path of its socket, or its node's name (repeatable; default: those of all nodes)
+    #[arg(long, value_name = "SOCKET|NODE")]
     pub(crate) agent: Vec<String>,
+    /// The namespace of the agents' pods
+    #[arg(long, value_name = "NAME", default_value = NAMESPACE, env = NAMESPACE_VARIABLE)]
+    pub(crate) agent_namespace: String,
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
 }
 
+/// Where the manifests put the agents.
+const NAMESPACE: &str = "sluice-system";
+
+/// Where else they may be.
+const NAMESPACE_VARIABLE: &str = "POLICYCTL_AGENT_NAMESPACE";
+
+/// Where an agent listens, unless it was told otherwise.
+const SOCKET: &str = "/run/sluice/agent.sock";
+
 impl Args {
     /// Those that are meant.
     pub(crate) fn agents(&self) -> Result<Vec<Agent>, Failure> {
-        if self.agent.is_empty() {
-            return Err(Failure::wrong_use(anyhow::anyhow!(
-                "--agent is missing: name the socket of an agent, /run/sluice/agent.sock on its node"
-            )));
+        if self.agent.is_empty() && self.is_in_agents_pod() {
+            return Ok(vec![Agent::at(Path::new(SOCKET))]);
         }
-        self.agent.iter().map(|name| named(name, &self.cluster).map_err(Failure::wrong_use)).collect()
+        let is_socket = |name: &&String| name.contains('/');
+        let mut agents: Vec<Agent> =
+            self.agent.iter().filter(is_socket).map(|name| Agent::at(Path::new(name))).collect();
+        let nodes: Vec<&String> = self.agent.iter().filter(|name| !is_socket(name)).collect();
+        if !nodes.is_empty() || self.agent.is_empty() {
+            let all = node::all(&self.cluster, &self.agent_namespace)?;
+            for name in &nodes {
+                agents.push(of_node(&all, name)?);
+            }
+            if self.agent.is_empty() {
+                agents = all;
+            }
+        }
+        Ok(agents)
+    }
+
+    /// There, nobody may enter pods, and the agent of this very node is meant.
+    fn is_in_agents_pod(&self) -> bool {
+        let names_cluster = self.cluster.context.is_some() || self.cluster.kubeconfig.is_some();
+        let is_pod = env::var_os("KUBERNETES_SERVICE_HOST").is_some() && env::var_os("KUBECONFIG").is_none();
+        is_pod && !names_cluster && Path::new(SOCKET).exists()
     }
 }
 
 /// The agent of this name.
-pub(crate) fn named(name: &str, _cluster: &ClusterArgs) -> anyhow::Result<Agent> {
-    if !name.contains('/') {
-        bail!("--agent {name}: a path of a socket has a slash in it, such as ./{name}");
+pub(crate) fn named(name: &str, cluster: &ClusterArgs) -> Result<Agent, Failure> {
+    if name.contains('/') {
+        return Ok(Agent::at(Path::new(name)));
     }
-    Ok(Agent::at(Path::new(name)))
+    let namespace = env::var(NAMESPACE_VARIABLE).unwrap_or_else(|_| NAMESPACE.to_owned());
+    of_node(&node::all(cluster, &namespace)?, name)
+}
+
+fn of_node(all: &[Agent], name: &str) -> Result<Agent, Failure> {
+    let wanted = format!("node {name}");
+    all.iter().find(|agent| agent.name == wanted).cloned().ok_or_else(|| {
+        let there: Vec<_> = all.iter().map(|agent| agent.name.trim_start_matches("node ")).collect();
+        let there = there.join(", ");
+        Failure::no_answer(anyhow::anyhow!(
+            "there is no agent on node {name}, but on {there}; a socket's path has a slash in it"
+        ))
+    })
 }
 
 /// Asks all of them at once; answers in their order.

@@ -1,7 +1,8 @@
-//! What agents say of themselves, over their unix sockets: [`Agent`]. One question a connection, in HTTP/1.0, whose
+//! What agents say of themselves, over their unix sockets, be they here or in a pod of theirs: [`Agent`]. One question a connection, in HTTP/1.0, whose
 //! answers end with the connection and come as they are.
 
 pub(crate) mod asked;
+mod node;
 mod tables;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, de::DeserializeOwned};
 
+use self::node::Trouble;
 pub(crate) use self::tables::{CompiledPod, Of, PROTOCOLS, Ports, Tables, of_table, opens};
 
 /// How long an agent may be silent. Its own time-out for an answer is less.
@@ -24,7 +26,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Agent {
     /// As it was asked for.
     pub(crate) name: String,
-    socket: PathBuf,
+    place: Place,
+}
+
+/// How an agent is reached.
+#[derive(Clone, Debug)]
+enum Place {
+    /// Here.
+    Socket(PathBuf),
+    /// Through the API server.
+    Pod(node::Seat),
+    /// It isn't; why.
+    Away(String),
 }
 
 /// What an agent's first line says.
@@ -61,21 +74,29 @@ pub(crate) type Answer = BufReader<UnixStream>;
 impl Agent {
     /// The one that listens at `socket`.
     pub(crate) fn at(socket: &Path) -> Self {
-        Self { name: socket.display().to_string(), socket: socket.to_path_buf() }
+        Self { name: socket.display().to_string(), place: Place::Socket(socket.to_path_buf()) }
     }
 
     /// Asks, and reads the head of the answer. `patience` is how long it may be silent after that; for ever if there is
     /// none.
     pub(crate) fn ask(&self, path: &str, patience: Option<Duration>) -> anyhow::Result<Answer> {
         let unreachable = || format!("no agent answers at {}", self.name);
-        let mut connection = UnixStream::connect(&self.socket).with_context(unreachable)?;
+        let (mut connection, trouble) = match &self.place {
+            Place::Socket(socket) => (UnixStream::connect(socket).with_context(unreachable)?, Trouble::default()),
+            Place::Pod(seat) => seat.open().with_context(unreachable)?,
+            Place::Away(why) => bail!("{}: {why}", unreachable()),
+        };
         connection.set_read_timeout(Some(PATIENCE)).with_context(unreachable)?;
         connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).with_context(unreachable)?;
         let mut answer = BufReader::new(connection);
         let mut line = String::new();
-        answer.read_line(&mut line).with_context(|| self.silent())?;
+        let read = answer.read_line(&mut line);
+        if let Some(trouble) = trouble.get() {
+            bail!("{}: {trouble}", unreachable());
+        }
+        read.with_context(|| self.silent())?;
         let status = line.split(' ').nth(1).unwrap_or_default().to_owned();
-        while !line.trim_end().is_empty() {
+        while !line.trim_end().is_empty() && line.ends_with('\n') {
             line.clear();
             answer.read_line(&mut line).with_context(|| self.silent())?;
         }

@@ -12,6 +12,7 @@ pub(crate) mod lint;
 pub(crate) mod list;
 pub(crate) mod matrix;
 pub(crate) mod reach;
+pub(crate) mod relay;
 pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod test;

@@ -28,7 +28,7 @@ const TRIES: usize = 3;
 
 /// Asks for the objects.
 pub(super) fn fetch(name: &str, cluster: &ClusterArgs) -> Result<Objects, Failure> {
-    let agent = asked::named(name, cluster).map_err(Failure::wrong_use)?;
+    let agent = asked::named(name, cluster)?;
     let mut objects = agent.objects().map_err(Failure::no_answer)?;
     for _ in 1..TRIES {
         if objects.head.moment.generation == objects.end.generation {

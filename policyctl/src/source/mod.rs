@@ -18,7 +18,7 @@ use policy_compiler::{
 
 use self::summary::Taken;
 pub(crate) use self::{
-    cluster::{About, Args as ClusterArgs, fetch, server_version},
+    cluster::{About, Args as ClusterArgs, connect, fetch, server_version},
     scope::{Args as ScopeArgs, Scope},
     snapshot::written,
     summary::{Summary, plural},

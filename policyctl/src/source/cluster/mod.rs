@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 
-pub(crate) use self::connect::Args;
+pub(crate) use self::connect::{Args, Connection};
 use self::{
     connect::Chosen,
     failure::Failure,
@@ -70,6 +70,11 @@ impl Tally {
 /// The namespace of what names none, as the context says it.
 pub(crate) fn namespace(args: &Args) -> Result<String, crate::Failure> {
     Ok(Chosen::find(args).map_err(told)?.namespace)
+}
+
+/// A client for the cluster that is meant.
+pub(crate) async fn connect(args: &Args) -> Result<Connection, crate::Failure> {
+    Chosen::find(args).map_err(told)?.connect().await.map_err(told)
 }
 
 /// Asks for everything at once.
