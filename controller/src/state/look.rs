@@ -114,10 +114,8 @@ impl Lookout {
 
     /// Begins the look that is wanted, unless one is going on.
     fn begin(&mut self, bound: BTreeSet<u32>) {
-        let (Some(wanted), Some(mut lister)) = (self.wanted.take_if(|_| self.lister.is_some()), self.lister.take())
-        else {
-            return;
-        };
+        let Some(mut lister) = self.lister.take_if(|_| self.wanted.is_some()) else { return };
+        let wanted = self.wanted.take().unwrap_or_default();
         let asks = bound.clone();
         let task = spawn_blocking(move || {
             let links = lister.look(&|index| !asks.contains(&index));
