@@ -27,7 +27,7 @@ use crate::scene::{BUSYBOX, Scene, eventually, pod, policy, with_container};
 /// Pods that send from their first instant, most of them under a policy that denies it. A receiver outside counts whose
 /// packets it gets.
 pub(crate) fn no_early_packet(lab: &Lab) -> Result<()> {
-    births(lab, "birth", 6, 30)
+    births(lab, "birth", 4, 12)
 }
 
 /// As [`no_early_packet`], of so many pods that may send and that may not.
