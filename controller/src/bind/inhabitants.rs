@@ -51,7 +51,10 @@ impl Binder {
     #[must_use]
     pub fn awaits_inhabitants(&self, now: Instant) -> bool {
         self.interfaces.values().any(|interface| {
-            let is_set_up = interface.assignment == Assignment::Held && interface.link.is_empty();
+            // A plugin's own process may have been seen there, or one whose control group is not set yet.
+            let is_set_up = interface.assignment == Assignment::Held
+                && interface.link.namespace.is_some()
+                && interface.link.pod().is_none();
             is_set_up && now.duration_since(interface.since) < SET_UP
         })
     }

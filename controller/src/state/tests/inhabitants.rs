@@ -27,6 +27,9 @@ fn a_pod_is_enforced_from_its_first_process() {
     state.tell(pod_object("a", "u", None));
     assert_eq!(state.applier.binder.interface_of("u"), None, "nobody is behind it yet");
     assert!(state.applier.binder.awaits_inhabitants(Instant::now()));
+    let plugin = Link { inhabitants: some(Who::NoPod, Duration::ZERO), ..veth(5, "10.0.0.5", None) };
+    show(&mut state, &shown, vec![plugin]);
+    assert!(state.applier.binder.awaits_inhabitants(Instant::now()), "a plugin may be at work there");
     // what is shown by then is no longer the CNI plugins' word alone
     show(&mut state, &shown, vec![veth(5, "10.0.0.9", Some("u"))]);
     assert_eq!(state.applier.binder.interface_of("u"), Some(5));
