@@ -9,11 +9,13 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
+use serde::Serialize;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
@@ -103,6 +105,18 @@ async fn state(State(shared): State<Shared>) -> Response {
         Some(view) => Json(view).into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "the agent's state does not answer\n").into_response(),
     }
+}
+
+/// An answer of a JSON document a line.
+fn lines(body: Body) -> Response {
+    ([(header::CONTENT_TYPE, "application/jsonl")], body).into_response()
+}
+
+/// Adds one.
+fn line(text: &mut Vec<u8>, value: &impl Serialize) {
+    serde_json::to_writer(&mut *text, value)
+        .expect("what is told has text keys and no other maps, which is all that JSON asks for");
+    text.push(b'\n');
 }
 
 /// Asks the state's task; `None` if it is gone or takes longer than `patience`.

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use enforcer_abi::{PodEntry, map};
-
 use crate::{
     pins::Pins,
-    sys::Map,
-    tables::{Contents, TableError},
+    tables::{Contents, TableError, Tables},
 };
 
 /// Reads the pinned maps; may be taken to any thread. As long as it lives, the pins are locked.
@@ -23,23 +20,7 @@ impl Reader {
 
     /// All that the maps hold that the programs use now. What is written meanwhile may be in it or not.
     pub fn contents(&self) -> Result<Contents, TableError> {
-        Ok(Contents {
-            pods: self.values::<u32, PodEntry>(map::PODS)?,
-            peers: self.values::<enforcer_abi::Address, _>(map::PEERS)?,
-            blocks: self.entries(map::BLOCKS)?,
-            ports: self.values::<enforcer_abi::PortKey, _>(map::PORTS)?,
-            port_ranges: self.entries(map::PORT_RANGES)?,
-            rows: self.values::<enforcer_abi::RowKey, _>(map::ROWS)?,
-            front_ends: self.values::<enforcer_abi::FrontEndKey, _>(map::FRONT_ENDS)?,
-            endpoints: self.entries::<_, u32>(map::ENDPOINTS)?.into_iter().map(|(key, _)| key).collect(),
-        })
-    }
-
-    fn entries<K: aya::Pod, V: aya::Pod>(&self, map: &'static str) -> Result<Vec<(K, V)>, TableError> {
-        Map::open(&self.pins.object(map)).and_then(|map| map.entries()).map_err(TableError::read(map))
-    }
-
-    fn values<K: aya::Pod, V: aya::Pod>(&self, map: &'static str) -> Result<Vec<V>, TableError> {
-        Ok(self.entries::<K, V>(map)?.into_iter().map(|(_, value)| value).collect())
+        // by the pins of this moment: a map that has grown is another one
+        Tables::open(&self.pins)?.contents()
     }
 }

@@ -6,7 +6,7 @@ use std::{convert::Infallible, net::IpAddr, str::FromStr, sync::Arc};
 use axum::{
     body::{Body, Bytes},
     extract::{Query, State},
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse as _, Response},
 };
 use futures_util::stream;
@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use tokio::sync::{broadcast, watch};
 
-use super::Shared;
+use super::{Shared, line, lines};
 use crate::report::{End, Item, Record};
 
 /// What `/events` may be asked. Without anything, everything.
@@ -171,14 +171,15 @@ pub(super) async fn events(State(shared): State<Shared>, Query(query): Query<Eve
     let (kept, coming) = shared.journal.subscribe();
     let kept: Vec<_> = kept.iter().filter(|item| item.sequence() > query.since && filter.wants(item)).collect();
     let first = kept.len().saturating_sub(query.last);
-    let kept: Vec<u8> = kept[first..].iter().flat_map(|item| line(item)).collect();
+    let mut text = Vec::new();
+    kept[first..].iter().for_each(|item| line(&mut text, item));
     let body = if query.follow {
-        let following = Following { first: Some(Bytes::from(kept)), coming, stopping: shared.stopping, filter };
+        let following = Following { first: Some(Bytes::from(text)), coming, stopping: shared.stopping, filter };
         Body::from_stream(stream::unfold(following, next))
     } else {
-        Body::from(kept)
+        Body::from(text)
     };
-    ([(header::CONTENT_TYPE, "application/jsonl")], body).into_response()
+    lines(body)
 }
 
 /// A stream that is followed.
@@ -200,19 +201,17 @@ async fn next(mut following: Following) -> Option<(Result<Bytes, Infallible>, Fo
             _ = following.stopping.wait_for(|stopping| *stopping) => return None,
         };
         let bytes = match item {
-            Ok(item) if following.filter.wants(&item) => line(&item).into(),
+            Ok(item) if following.filter.wants(&item) => {
+                let mut text = Vec::new();
+                line(&mut text, &item);
+                text.into()
+            }
             Ok(_) => continue,
             Err(broadcast::error::RecvError::Lagged(missed)) => format!("{{\"missed\":{missed}}}\n").into(),
             Err(broadcast::error::RecvError::Closed) => return None,
         };
         return Some((Ok(bytes), following));
     }
-}
-
-fn line(item: &Item) -> Vec<u8> {
-    let mut line = serde_json::to_vec(item).expect("a record has string keys and no maps, so it is always JSON");
-    line.push(b'\n');
-    line
 }
 
 #[cfg(test)]

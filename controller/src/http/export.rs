@@ -10,18 +10,19 @@ use std::{convert::Infallible, sync::Arc};
 use axum::{
     body::{Body, Bytes},
     extract::{Query, State},
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse as _, Response},
 };
 use enforcer_abi::Op;
-use futures_util::stream;
+use futures_util::{Stream, StreamExt as _, stream};
 use jiff::Timestamp;
-use policy_compiler::{Cursor, TableCursor, manifest};
+use policy_compiler::{Event, manifest};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::oneshot;
 
-use super::{PATIENCE, Shared, ask};
-use crate::state::{Moment, Request};
+use super::{PATIENCE, Shared, ask, line, lines};
+use crate::state::{Moment, Page, Request};
 
 /// How many bytes are sent at once of what is there as a whole.
 const PIECE: usize = 64 << 10;
@@ -49,19 +50,28 @@ impl std::fmt::Debug for Loaded {
 pub(super) async fn objects(State(shared): State<Shared>) -> Response {
     let Some(moment) = ask(&shared, Request::Moment, PATIENCE).await else { return not_yet() };
     let first = head(&shared, moment);
-    answer(stream::unfold((Some(first), Some(Cursor::default()), shared), |(first, from, shared)| async move {
-        if let Some(first) = first {
-            return Some((Ok::<Bytes, Infallible>(first), (None, from, shared)));
-        }
+    let tell = |text: &mut Vec<u8>, event: &Event| manifest::of(event).iter().for_each(|object| line(text, object));
+    pages(first, shared, Request::Objects, tell)
+}
+
+/// What the state tells piece by piece, behind `first`. If it stops answering, the last line is missing.
+fn pages<T: Send + 'static, C: Default + Send + 'static>(
+    first: Bytes,
+    shared: Shared,
+    request: fn(C, oneshot::Sender<Page<T, C>>) -> Request,
+    tell: fn(&mut Vec<u8>, &T),
+) -> Response {
+    let more = stream::unfold((Some(C::default()), shared), move |(from, shared)| async move {
         let from = from?;
-        let page = ask(&shared, |answer| Request::Objects(from, answer), PATIENCE).await?;
+        let page = ask(&shared, |answer| request(from, answer), PATIENCE).await?;
         let mut text = Vec::new();
-        page.items.iter().filter_map(manifest::of).for_each(|object| line(&mut text, &object));
+        page.items.iter().for_each(|item| tell(&mut text, item));
         if page.next.is_none() {
             end(&mut text, page.moment);
         }
-        Some((Ok(text.into()), (None, page.next, shared)))
-    }))
+        Some((Bytes::from(text), (page.next, shared)))
+    });
+    answer(stream::iter([first]).chain(more))
 }
 
 /// What `/v1/tables` may be asked.
@@ -92,20 +102,7 @@ async fn compiled(shared: Shared) -> Response {
     let Some((moment, pods)) = ask(&shared, Request::Pods, PATIENCE).await else { return not_yet() };
     let mut first = head(&shared, moment).to_vec();
     pods.iter().for_each(|pod| line(&mut first, &json!({"pod": pod})));
-    let first = Some(Bytes::from(first));
-    answer(stream::unfold((first, Some(TableCursor::default()), shared), |(first, from, shared)| async move {
-        if let Some(first) = first {
-            return Some((Ok::<Bytes, Infallible>(first), (None, from, shared)));
-        }
-        let from = from?;
-        let page = ask(&shared, |answer| Request::Tables(from, answer), PATIENCE).await?;
-        let mut text = Vec::new();
-        page.items.iter().for_each(|op| put(&mut text, op));
-        if page.next.is_none() {
-            end(&mut text, page.moment);
-        }
-        Some((Ok(text.into()), (None, page.next, shared)))
-    }))
+    pages(first.into(), shared, Request::Tables, put)
 }
 
 async fn loaded(shared: Shared) -> Response {
@@ -123,7 +120,7 @@ async fn loaded(shared: Shared) -> Response {
     end(&mut text, after);
     let text = Bytes::from(text);
     let pieces = (0..text.len()).step_by(PIECE).map(move |at| text.slice(at..text.len().min(at + PIECE)));
-    answer(stream::iter(pieces.map(Ok::<Bytes, Infallible>)))
+    answer(stream::iter(pieces))
 }
 
 /// What the kernel holds, behind the first line.
@@ -161,14 +158,8 @@ fn put(text: &mut Vec<u8>, op: &Op) {
     line(text, &Put { put: op });
 }
 
-fn line(text: &mut Vec<u8>, value: &impl Serialize) {
-    serde_json::to_writer(&mut *text, value)
-        .expect("objects and tables have text keys, which is all that JSON asks for");
-    text.push(b'\n');
-}
-
-fn answer(pieces: impl futures_util::Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Response {
-    ([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(pieces)).into_response()
+fn answer(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    lines(Body::from_stream(pieces.map(Ok::<Bytes, Infallible>)))
 }
 
 fn not_yet() -> Response {
