@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use nix::time::{ClockId, clock_gettime};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{Datapath, Fault, State, calls::Waiting};
@@ -61,7 +62,7 @@ struct GoingOn {
     /// Interfaces behind which nothing was asked for.
     bound: BTreeSet<u32>,
     wanted: Wanted,
-    task: JoinHandle<(Box<dyn Looks>, Result<Links, Fault>)>,
+    task: JoinHandle<(Box<dyn Looks>, Found)>,
 }
 
 /// What a look has come to.
@@ -69,7 +70,28 @@ pub(super) struct Look {
     began: Instant,
     bound: BTreeSet<u32>,
     wanted: Wanted,
+    found: Found,
+}
+
+/// What one has found, and what it took.
+struct Found {
     links: Result<Links, Fault>,
+    /// The time on a processor. What it waited for one is no work, and no reason to look less often.
+    cost: Duration,
+}
+
+impl Found {
+    /// Looks; what is behind interfaces that are not `bound`.
+    fn by(lister: &mut dyn Looks, bound: &BTreeSet<u32>) -> Self {
+        let before = processor_time();
+        let links = lister.look(&|index| !bound.contains(&index));
+        Self { links, cost: processor_time().saturating_sub(before) }
+    }
+}
+
+/// What this thread has taken of processors.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 impl Lookout {
@@ -118,8 +140,8 @@ impl Lookout {
         let wanted = self.wanted.take().unwrap_or_default();
         let asks = bound.clone();
         let task = spawn_blocking(move || {
-            let links = lister.look(&|index| !asks.contains(&index));
-            (lister, links)
+            let found = Found::by(&mut *lister, &asks);
+            (lister, found)
         });
         self.going_on = Some(GoingOn { began: Instant::now(), bound, wanted, task });
     }
@@ -127,10 +149,10 @@ impl Lookout {
     /// Waits for the look that is going on; for ever, if none is.
     pub(super) async fn done(&mut self) -> anyhow::Result<Look> {
         let Some(going_on) = &mut self.going_on else { return pending().await };
-        let (lister, links) = (&mut going_on.task).await.context("the look at the node's interfaces panicked")?;
+        let (lister, found) = (&mut going_on.task).await.context("the look at the node's interfaces panicked")?;
         self.lister = Some(lister);
         let Some(GoingOn { began, bound, wanted, .. }) = self.going_on.take() else { return pending().await };
-        Ok(Look { began, bound, wanted, links })
+        Ok(Look { began, bound, wanted, found })
     }
 }
 
@@ -155,14 +177,14 @@ impl<D: Datapath> State<D> {
         self.lookout.want(changed.iter().copied());
         let (began, bound) = (Instant::now(), self.bound_interfaces());
         let Some(lister) = &mut self.lookout.lister else { return };
-        let links = lister.look(&|index| !bound.contains(&index));
+        let found = Found::by(&mut **lister, &bound);
         let wanted = self.lookout.wanted.take().unwrap_or_default();
-        self.take_in(Look { began, bound, wanted, links });
+        self.take_in(Look { began, bound, wanted, found });
     }
 
     /// Carries out what follows from a look.
     pub(super) fn take_in(&mut self, look: Look) {
-        let Look { began, bound, wanted, links } = look;
+        let Look { began, bound, wanted, found: Found { links, cost } } = look;
         let now = Instant::now();
         match links {
             Ok(links) => {
@@ -188,7 +210,7 @@ impl<D: Datapath> State<D> {
             Err(fault) => tracing::error!("the node's interfaces can't be listed, and are listed again soon: {fault}"),
         }
         wanted.calls.into_iter().for_each(|waiting| self.take_call(waiting));
-        self.lookout.next = Instant::now() + self.patience(began);
+        self.lookout.next = Instant::now() + self.patience(began, cost);
     }
 
     /// Whether plugins may still need what would keep them from it; asked with each interface that comes.
@@ -202,16 +224,45 @@ impl<D: Datapath> State<D> {
         }
     }
 
-    /// How long nothing need be looked at, after a look that began at `began`.
-    fn patience(&self, began: Instant) -> Duration {
+    /// How long nothing need be looked at, after a look that began at `began` and took `cost` of a processor.
+    fn patience(&self, began: Instant, cost: Duration) -> Duration {
         let binder = &self.applier.binder;
         if binder.awaits_inhabitants(began) {
             // no more than a fifth of a processor, however many processes there are
-            RECHECK_INHABITED.max(began.elapsed() * 4)
+            RECHECK_INHABITED.max(cost * 4)
         } else if binder.waits(began) {
             RECHECK_WAITING
         } else {
             RECHECK
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    /// Waits for something else than a processor, and works.
+    struct Slow {
+        waits: Duration,
+        works: Duration,
+    }
+
+    impl Looks for Slow {
+        fn look(&mut self, _: &dyn Fn(u32) -> bool) -> Result<Links, Fault> {
+            thread::sleep(self.waits);
+            let begun = processor_time();
+            while processor_time() - begun < self.works {}
+            Ok(Links::default())
+        }
+    }
+
+    #[test]
+    fn what_a_look_waits_for_costs_nothing() {
+        let (short, long) = (Duration::from_millis(5), Duration::from_millis(100));
+        let cost = |waits, works| Found::by(&mut Slow { waits, works }, &BTreeSet::new()).cost;
+        assert!(cost(Duration::ZERO, short) >= short);
+        assert!(cost(long, short) < long);
     }
 }
