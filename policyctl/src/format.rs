@@ -30,9 +30,9 @@ pub(crate) enum Output {
     Csv,
     /// A table in Markdown
     Md,
-    /// Test results, for CI (test)
+    /// Test results, for CI (test, conformance)
     Junit,
-    /// Test results, for CI (test)
+    /// Test results, for CI (test, conformance)
     Tap,
     /// Findings, for code scanning (lint)
     Sarif,
@@ -154,7 +154,9 @@ impl Answer {
             return Ok(text.clone());
         }
         Ok(match args.output {
-            Output::Junit | Output::Tap | Output::Sarif => bail!("junit and tap are for test, sarif is for lint"),
+            Output::Junit | Output::Tap | Output::Sarif => {
+                bail!("junit and tap are for test and conformance, sarif is for lint")
+            }
             Output::Html | Output::Svg | Output::Dot | Output::Mermaid => {
                 bail!("html and svg are for matrix, graph, diff and explain, dot and mermaid for graph")
             }

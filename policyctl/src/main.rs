@@ -17,8 +17,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use command::{
-    can, diff, dump, effective, explain, exposure, flows, graph, lint, list, matrix, reach, relay, snapshot, status,
-    test, verify, version,
+    can, conformance, diff, dump, effective, explain, exposure, flows, graph, lint, list, matrix, reach, relay,
+    snapshot, status, test, verify, version,
 };
 
 /// Explains what network policies allow.
@@ -65,6 +65,9 @@ enum Command {
     /// Check assertions about what is allowed, and end with status 1 if one fails
     #[command(after_help = test::HELP)]
     Test(test::Args),
+    /// Hold verdicts against those that are expected, cell by cell, and end with status 1 if one differs
+    #[command(after_help = conformance::HELP)]
+    Conformance(conformance::Args),
     /// Write the state of the cluster down, for --snapshot
     #[command(after_help = snapshot::HELP)]
     Snapshot(snapshot::Args),
@@ -145,6 +148,7 @@ fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(&args),

@@ -131,6 +131,8 @@ fn answers_are_as_their_schemas_say() {
         ("LintReport", "lint -f k8s"),
         ("Version", "version"),
         ("TestReport", "test -f k8s shop.test.yaml"),
+        ("ConformanceReport", "conformance cases cases-off"),
+        ("ExpectedMatrix", "matrix -f k8s -f host --ports TCP/80,UDP/53 --ip out=8.8.8.8"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_policyctl"))
             .args(command.split(' ').chain(["-o", "json"]))

@@ -52,11 +52,11 @@ pub(crate) struct Args {
 }
 
 /// An end of the matrix.
-struct Participant {
-    id: String,
-    kind: &'static str,
-    ips: Vec<IpAddr>,
-    seats: Vec<Seat>,
+pub(super) struct Participant {
+    pub(super) id: String,
+    pub(super) kind: &'static str,
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) seats: Vec<Seat>,
 }
 
 /// Answers.
@@ -72,13 +72,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     let reach = Reach::new(state.cluster());
     let ends = participants(&state, &reach, &addresses, !args.no_nodes)?;
-    let families: Vec<_> = Family::ALL
-        .into_iter()
-        .filter(|family| ends.iter().any(|end| end.kind != "IP" && end.seats.iter().any(|seat| seat.family == *family)))
-        .collect();
     let mut grids = Vec::new();
     let mut progress = Progress::begin();
-    for family in families {
+    for family in families(&ends) {
         let seats: Vec<_> = ends.iter().map(|end| end.seats.iter().find(|seat| seat.family == family)).collect();
         for (protocol, number) in &ports {
             grids.push(Grid {
@@ -115,6 +111,12 @@ fn picture(args: &Args, state: &State, ports: &[(Protocol, u16)], addresses: &[(
     format::ended(state, Status::Answered)
 }
 
+/// The families that the cluster itself has.
+pub(super) fn families(ends: &[Participant]) -> Vec<Family> {
+    let has = |family| ends.iter().any(|end| end.kind != "IP" && end.seats.iter().any(|seat| seat.family == family));
+    Family::ALL.into_iter().filter(|family| has(*family)).collect()
+}
+
 /// The verdicts at one port.
 struct Grid {
     family: Family,
@@ -123,8 +125,13 @@ struct Grid {
     rows: Vec<String>,
 }
 
-/// Pods of one sort are judged once for all of them.
-fn rows(reach: &Reach<'_>, seats: &[Option<&Seat>], port: (Protocol, u16), progress: &mut Progress) -> Vec<String> {
+/// A row of letters for each client. Pods of one sort are judged once for all of them.
+pub(super) fn rows(
+    reach: &Reach<'_>,
+    seats: &[Option<&Seat>],
+    port: (Protocol, u16),
+    progress: &mut Progress,
+) -> Vec<String> {
     let mut sorts: HashMap<Sort, usize> = HashMap::new();
     let sort = |seat: &Option<&Seat>, sorts: &mut HashMap<Sort, usize>| {
         let next = sorts.len();
@@ -153,7 +160,8 @@ fn rows(reach: &Reach<'_>, seats: &[Option<&Seat>], port: (Protocol, u16), progr
     all.clone().map(&mut row).collect()
 }
 
-fn participants(
+/// Everybody who takes part.
+pub(super) fn participants(
     state: &State,
     reach: &Reach<'_>,
     addresses: &[(String, IpAddr)],
@@ -258,14 +266,16 @@ fn table(ends: &[Participant], grids: &[Grid]) -> Table {
     Table { head: vec!["SOURCE", "DESTINATION", "FAMILY", "PROTOCOL", "PORT", "VERDICT"], narrow: 0, rows }
 }
 
-fn port(text: &str) -> Result<(Protocol, u16), Failure> {
+/// A port of `--ports`.
+pub(super) fn port(text: &str) -> Result<(Protocol, u16), Failure> {
     match Wanted::parse(text).map_err(Failure::wrong_use)? {
         Wanted::Range(range) if range.first == range.last => Ok((range.protocol, range.first)),
         _ => Err(Failure::wrong_use(anyhow::anyhow!("--ports takes numbers, such as TCP/80,UDP/53; {text:?} is none"))),
     }
 }
 
-fn address(text: &str) -> Result<(String, IpAddr), Failure> {
+/// An address of `--ip`.
+pub(super) fn address(text: &str) -> Result<(String, IpAddr), Failure> {
     let parsed = text.split_once('=').and_then(|(name, address)| Some((name.to_owned(), address.parse().ok()?)));
     let wrong = || Failure::wrong_use(anyhow::anyhow!("--ip is NAME=ADDRESS; {text:?} is none"));
     parsed.filter(|(name, _): &(String, IpAddr)| !name.is_empty()).ok_or_else(wrong)

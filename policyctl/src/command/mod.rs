@@ -1,6 +1,8 @@
 //! The commands, a file each, and what several of them do: [`Question`] finds both ends and the port.
 
 pub(crate) mod can;
+pub(crate) mod checks;
+pub(crate) mod conformance;
 pub(crate) mod diff;
 pub(crate) mod dump;
 pub(crate) mod effective;

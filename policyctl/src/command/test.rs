@@ -8,11 +8,14 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_saphyr::Spanned;
 
-use super::can::tally;
+use super::{
+    can::tally,
+    checks::{self, Check},
+};
 use crate::{
     Failure, Outcome, Status,
     end::{self, Ends},
-    format::{self, Answer, Output},
+    format::{self, Answer},
     port::Wanted,
     source::{self, State, plural},
 };
@@ -174,50 +177,22 @@ fn answer(outcomes: &[Outcomes<'_>], state: &State) -> Answer {
     answer.set("failed", failed);
     answer.names =
         outcomes.iter().filter(|outcome| outcome.failure.is_some()).map(|o| o.assertion.text.clone()).collect();
-    answer.special = vec![(Output::Tap, tap(outcomes)), (Output::Junit, junit(outcomes, failed))];
+    let checks: Vec<_> = outcomes.iter().map(check).collect();
+    answer.special = checks::special(&checks);
     answer.state(state);
     answer
 }
 
+fn check(outcome: &Outcomes<'_>) -> Check {
+    let place = &outcome.assertion.place;
+    Check {
+        class: place.rsplit_once(':').map_or("", |(file, _)| file).to_owned(),
+        name: format!("{} {}", verb(outcome), outcome.assertion.text),
+        failure: outcome.failure.clone(),
+        detail: place.clone(),
+    }
+}
+
 const fn verb(outcome: &Outcomes<'_>) -> &'static str {
     if outcome.assertion.allow { "allow" } else { "deny" }
-}
-
-fn tap(outcomes: &[Outcomes<'_>]) -> String {
-    let mut text = format!("TAP version 13\n1..{}\n", outcomes.len());
-    for (number, outcome) in (1..).zip(outcomes) {
-        let word = if outcome.failure.is_some() { "not ok" } else { "ok" };
-        text.push_str(&format!("{word} {number} - {} {}\n", verb(outcome), outcome.assertion.text.replace('#', "\\#")));
-        if let Some(failure) = &outcome.failure {
-            let (failure, place) = (json!(failure), json!(outcome.assertion.place));
-            text.push_str(&format!("  ---\n  message: {failure}\n  at: {place}\n  ...\n"));
-        }
-    }
-    text
-}
-
-fn junit(outcomes: &[Outcomes<'_>], failed: usize) -> String {
-    let count = outcomes.len();
-    let mut text = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites tests=\"{count}\" failures=\"{failed}\">\n  <testsuite \
-         name=\"policyctl\" tests=\"{count}\" failures=\"{failed}\">\n"
-    );
-    for outcome in outcomes {
-        let name = escaped(&format!("{} {}", verb(outcome), outcome.assertion.text));
-        let class = escaped(outcome.assertion.place.rsplit_once(':').map_or("", |(file, _)| file));
-        text.push_str(&format!("    <testcase classname=\"{class}\" name=\"{name}\""));
-        match &outcome.failure {
-            None => text.push_str("/>\n"),
-            Some(failure) => text.push_str(&format!(
-                ">\n      <failure message=\"{}\">{}</failure>\n    </testcase>\n",
-                escaped(failure),
-                escaped(&outcome.assertion.place)
-            )),
-        }
-    }
-    text + "  </testsuite>\n</testsuites>\n"
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -27,11 +27,7 @@ pub(super) fn take(name: &str, gather: &mut Gather, replaces: bool) -> anyhow::R
         gather.file(name, &read(path)?, replaces);
         return Ok(());
     }
-    let mut found = Vec::new();
-    list(path, &mut vec![(metadata.dev(), metadata.ino())], &mut found)?;
-    ensure!(!found.is_empty(), "{name} holds no file whose name ends in .yaml, .yml or .json");
-    // the order in which the agent reads them, too: of an object that is there twice the last one counts
-    found.sort();
+    let found = below(path)?;
     let mut progress = Progress::begin();
     for (done, path) in found.iter().enumerate() {
         progress.tell(|| format!("reading {name}: {done} of {} files", found.len()));
@@ -40,8 +36,19 @@ pub(super) fn take(name: &str, gather: &mut Gather, replaces: bool) -> anyhow::R
     Ok(())
 }
 
+/// All object files of a folder and those in it, in the order in which the agent reads them, too: of an object that is
+/// there twice the last one counts.
+pub(crate) fn below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let metadata = fs::metadata(folder).with_context(|| format!("{} can't be read", folder.display()))?;
+    let mut found = Vec::new();
+    list(folder, &mut vec![(metadata.dev(), metadata.ino())], &mut found)?;
+    ensure!(!found.is_empty(), "{} holds no file whose name ends in .yaml, .yml or .json", folder.display());
+    found.sort();
+    Ok(found)
+}
+
 /// What one file holds; `-` is stdin.
-pub(super) fn bytes(name: &str) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn bytes(name: &str) -> anyhow::Result<Vec<u8>> {
     if name != "-" {
         return read(Path::new(name));
     }

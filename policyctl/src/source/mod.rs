@@ -19,6 +19,7 @@ use policy_compiler::{
 use self::summary::Taken;
 pub(crate) use self::{
     cluster::{About, Args as ClusterArgs, connect, fetch, server_version},
+    files::{below, bytes},
     scope::{Args as ScopeArgs, Scope},
     snapshot::written,
     summary::{Summary, plural},
@@ -212,14 +213,20 @@ pub(crate) fn gather(args: &Args) -> Result<State, Failure> {
 /// Two states to be compared: each of its own file or folder.
 pub(crate) fn pair(old: &str, new: &str, live: &Live) -> Result<(State, State), Failure> {
     let read = |name: &str| {
-        let state = Opened::Files(&[name.to_owned()]).read(Change::default()).map_err(Failure::wrong_use)?;
-        state.tell_faults();
+        let state = of_files(&[name.to_owned()]).map_err(Failure::wrong_use)?;
         if live.as_of {
             eprintln!("{}", state.summary.as_of());
         }
         Ok(state)
     };
     Ok((read(old)?, read(new)?))
+}
+
+/// What these files and folders hold; what is wrong with it is told on stderr.
+pub(crate) fn of_files(names: &[String]) -> anyhow::Result<State> {
+    let state = Opened::Files(names).read(Change::default())?;
+    state.tell_faults();
+    Ok(state)
 }
 
 /// Two states to be compared: one as it is, and what it would be if `with` were applied and the policies of `--without`

@@ -80,6 +80,7 @@ impl Checker<'_> {
                     let text = value.as_str().unwrap_or("x");
                     let fits = match wanted.as_str().unwrap() {
                         "^[.EIB=~-]*$" => text.chars().all(|letter| ".EIB=~-".contains(letter)),
+                        "^[.EIB=~X?-]*$" => text.chars().all(|letter| ".EIB=~X?-".contains(letter)),
                         "^NP[0-9]{3}$" => text.strip_prefix("NP").is_some_and(|rest| rest.len() == 3),
                         other => panic!("pattern {other}"),
                     };
