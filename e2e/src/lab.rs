@@ -36,6 +36,7 @@ pub(crate) use folder::remove;
 pub use folder::{Folder, KEPT};
 pub use images::{AGNHOST, BUSYBOX, PAUSE_ALSO, build as build_images};
 pub use kubectl::Cluster;
+pub(crate) use kubectl::output;
 pub use machine::{Daemon, Machine};
 pub use network::{OUTSIDE_V4, OUTSIDE_V6};
 pub use node::Node;

@@ -4,6 +4,7 @@
 pub mod bed;
 pub mod connections;
 pub mod figures;
+pub mod http;
 pub mod kind;
 pub mod lab;
 pub mod moment;

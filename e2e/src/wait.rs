@@ -46,6 +46,11 @@ pub fn retry<T>(patience: Duration, pause: Duration, mut attempt: impl FnMut() -
     }
 }
 
+/// Whether a condition comes about; asked every `pause` for as long as `patience`.
+pub fn holds(patience: Duration, pause: Duration, condition: impl Fn() -> bool) -> bool {
+    until(patience, pause, String::new, || Ok(condition().then_some(()))).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::ensure;
@@ -82,5 +87,7 @@ mod tests {
         assert_eq!(answer.expect_err("nothing comes").to_string(), "nothing came");
         let error = until::<()>(Duration::from_secs(60), Duration::ZERO, String::new, || bail!("broken"));
         assert_eq!(error.expect_err("it can't be asked").to_string(), "broken");
+        assert!(!holds(Duration::ZERO, Duration::ZERO, || false));
+        assert!(holds(Duration::ZERO, Duration::ZERO, || true));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     env,
-    io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
@@ -14,6 +13,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
 
 use super::{Node, Process, Scratch};
+use crate::http::{self, Answer};
 
 /// How long an agent may take to become ready, or to end. Almost all of it is the kernel's verifier, which takes seconds
 /// of one core, and longer on a busy machine.
@@ -131,15 +131,6 @@ impl Agent {
     }
 }
 
-/// An answer by HTTP.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// 200, say.
-    pub status: u16,
-    /// All of it.
-    pub body: String,
-}
-
 /// A program of the workspace, built if need be, beside the one that runs.
 ///
 /// # Errors
@@ -197,14 +188,7 @@ fn state(socket: &Path) -> Result<serde_json::Value> {
 }
 
 fn get(socket: &Path, path: &str) -> Result<Answer> {
-    let mut connection =
-        UnixStream::connect(socket).with_context(|| format!("cannot connect to {}", socket.display()))?;
+    let connection = UnixStream::connect(socket).with_context(|| format!("cannot connect to {}", socket.display()))?;
     connection.set_read_timeout(Some(PATIENCE)).context("cannot set a time-out")?;
-    // HTTP/1.0: the answer comes in one piece, and the connection ends with it.
-    connection.write_all(format!("GET {path} HTTP/1.0\r\nHost: agent\r\n\r\n").as_bytes()).context("cannot ask")?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).with_context(|| format!("no answer to GET {path}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("not an answer by HTTP")?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("not an answer by HTTP")?;
-    Ok(Answer { status, body: body.to_owned() })
+    http::get(connection, path)
 }

@@ -5,8 +5,7 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -19,6 +18,7 @@ use super::{
     Namespace,
     registry::{Lease, Resource},
 };
+use crate::wait::until;
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(5);
@@ -56,7 +56,7 @@ impl Process {
     /// What it has printed.
     #[must_use]
     pub fn output(&self) -> String {
-        fs::read(&self.output).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        read(&self.output)
     }
 
     /// Waits until `condition` holds, which is asked for every 5 ms. `what` completes 'it has not ...'.
@@ -69,15 +69,17 @@ impl Process {
         patience: Duration,
         mut condition: impl FnMut() -> Result<bool>,
     ) -> Result<()> {
-        let deadline = Instant::now() + patience;
-        while !condition()? {
-            if let Some(status) = self.child.try_wait().context("cannot ask for the process")? {
-                bail!("ended ({status}) and has not {what}; it said:\n{}", self.output());
+        let (child, output) = (&mut self.child, &self.output);
+        let late = || format!("has not {what} after {patience:?}; it said:\n{}", read(output));
+        until(patience, POLL, late, || {
+            if condition()? {
+                return Ok(Some(()));
             }
-            ensure!(Instant::now() < deadline, "has not {what} after {patience:?}; it said:\n{}", self.output());
-            thread::sleep(POLL);
-        }
-        Ok(())
+            match child.try_wait().context("cannot ask for the process")? {
+                Some(status) => bail!("ended ({status}) and has not {what}; it said:\n{}", read(output)),
+                None => Ok(None),
+            }
+        })
     }
 
     /// Sends a signal and waits for the end.
@@ -87,14 +89,9 @@ impl Process {
     pub fn stop(mut self, signal: Signal, patience: Duration) -> Result<ExitStatus> {
         let pid = i32::try_from(self.child.id()).context("the kernel's process numbers are below 2^22")?;
         kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot send {signal}"))?;
-        let deadline = Instant::now() + patience;
-        loop {
-            if let Some(status) = self.child.try_wait().context("cannot wait for the process")? {
-                return Ok(status);
-            }
-            ensure!(Instant::now() < deadline, "still runs {patience:?} after {signal}; it said:\n{}", self.output());
-            thread::sleep(POLL);
-        }
+        let (child, output) = (&mut self.child, &self.output);
+        let late = || format!("still runs {patience:?} after {signal}; it said:\n{}", read(output));
+        until(patience, POLL, late, || child.try_wait().context("cannot wait for the process"))
     }
 
     /// SIGKILL.
@@ -106,6 +103,10 @@ impl Process {
         ensure!(status.signal() == Some(Signal::SIGKILL as i32), "ended by itself ({status})");
         Ok(())
     }
+}
+
+fn read(output: &Path) -> String {
+    fs::read(output).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
 impl Drop for Process {

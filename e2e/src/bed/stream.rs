@@ -18,6 +18,7 @@ use nix::{
 };
 
 use super::Pod;
+use crate::wait::holds;
 
 /// Bytes that are under way at a time.
 const CHUNK: usize = 16 * 1024;
@@ -92,14 +93,7 @@ impl Stream {
     #[must_use]
     pub fn flows(&self, patience: Duration) -> bool {
         let before = self.bytes();
-        let deadline = Instant::now() + patience;
-        while self.bytes() == before {
-            if Instant::now() > deadline {
-                return false;
-            }
-            thread::sleep(PAUSE);
-        }
-        true
+        holds(patience, PAUSE, || self.bytes() != before)
     }
 }
 

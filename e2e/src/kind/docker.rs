@@ -3,12 +3,14 @@
 use std::{
     ffi::OsStr,
     fmt,
-    io::{ErrorKind, Write as _},
+    io::ErrorKind,
     path::Path,
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+
+use crate::lab::output;
 
 /// There is no Docker that answers; part of the error's chain then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,15 +89,8 @@ pub(super) fn copy(from: &Path, container: &str, to: &str) -> Result<()> {
 
 fn input(arguments: &[&str], text: &str) -> Result<()> {
     let mut docker = Command::new("docker");
-    docker.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = docker.spawn().context("cannot start docker")?;
-    let mut stdin = child.stdin.take().context("stdin was asked for")?;
-    // It may fail before it has read everything; what it says then is the error that counts.
-    let _ = stdin.write_all(text.as_bytes());
-    drop(stdin);
-    let output = child.wait_with_output().context("cannot wait for docker")?;
-    ensure!(output.status.success(), "docker failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
+    docker.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    output(docker.spawn().context("cannot start docker")?, text).map(drop).context("docker failed")
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
@@ -19,7 +18,7 @@ use super::{
     programs::Programs,
     template::fill,
 };
-use crate::wait::until;
+use crate::{http, wait::until};
 
 /// Where the API server listens, on [`CONTROL_V4`].
 const PORT: u16 = 6443;
@@ -76,16 +75,9 @@ impl ControlPlane<'_> {
     pub(super) fn compact(&self, version: &str) -> Result<()> {
         let body = json!({"revision": version, "physical": true}).to_string();
         let at = CLIENTS.trim_start_matches("http://");
-        let answer = self.machine.run(|| {
-            let mut etcd = TcpStream::connect(at).context("etcd does not listen")?;
-            let length = body.len();
-            let head = format!("POST /v3/kv/compaction HTTP/1.0\r\nHost: etcd\r\nContent-Length: {length}\r\n\r\n");
-            etcd.write_all((head + &body).as_bytes()).context("etcd takes no request")?;
-            let mut answer = String::new();
-            etcd.read_to_string(&mut answer).context("etcd does not answer")?;
-            Ok(answer)
-        })?;
-        ensure!(answer.lines().next().is_some_and(|line| line.contains(" 200 ")), "etcd does not compact: {answer}");
+        let etcd = self.machine.run(|| TcpStream::connect(at).context("etcd does not listen"))?;
+        let answer = http::ask(etcd, "POST", "/v3/kv/compaction", &body)?;
+        ensure!(answer.status == 200, "etcd does not compact: {}", answer.body);
         Ok(())
     }
 

@@ -115,7 +115,7 @@ impl Cluster {
 }
 
 /// What a child with pipes prints when it is given `input`.
-pub(super) fn output(mut child: Child, input: &str) -> Result<String> {
+pub(crate) fn output(mut child: Child, input: &str) -> Result<String> {
     let mut stdin = child.stdin.take().context("stdin was asked for")?;
     // It may fail before it has read everything; what it says then is the error that counts.
     let _ = stdin.write_all(input.as_bytes());

@@ -1,19 +1,23 @@
 //! Sluice on a cluster, installed and removed by the commands of docs/install.md.
 
 use std::{
-    io::{Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, ensure};
 
+use serde_json::{Value, json};
+
 use super::{Cluster, Lab, Machine};
+use crate::http;
 
 /// Where the manifests have the agent listen.
 const METRICS: &str = "127.0.0.1:9740";
 /// The namespace of the agents.
 pub const SYSTEM: &str = "sluice-system";
+/// The selector of the agents' pods.
+pub const AGENTS: &str = "--selector=app.kubernetes.io/component=agent";
 
 /// What is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +48,11 @@ impl Installation {
 const IMAGE: &str = "SLUICE_IMAGE";
 /// The variable that names the image of another build, to upgrade to.
 const OTHER_IMAGE: &str = "SLUICE_OTHER_IMAGE";
+
+/// The image that the manifests name, as containerd has it.
+const NAME: &str = concat!("docker.io/library/sluice-agent:", env!("CARGO_PKG_VERSION"));
+/// The same under the name of another version.
+const OTHER: &str = "docker.io/library/sluice-agent:other";
 
 /// The archive with the agent's image: that which `SLUICE_IMAGE` names, else that of its debug build.
 ///
@@ -83,29 +92,19 @@ impl Lab {
         self.give_sluice()?;
         self.cluster().install_sluice(Installation::Agents)
     }
-}
 
-/// The image that the manifests name, as containerd has it.
-const NAME: &str = "docker.io/library/sluice-agent:0.1.0";
-/// The same under the name of another version.
-const OTHER: &str = "docker.io/library/sluice-agent:other";
-
-impl Lab {
     /// Gives the nodes another image of the agent, and says its name: that of the archive which `SLUICE_OTHER_IMAGE` names,
     /// else the same one under another name.
     ///
     /// # Errors
     /// If the nodes have none.
-    pub fn give_other_sluice(&self) -> Result<String> {
-        let Some(archive) = std::env::var_os(OTHER_IMAGE) else {
-            self.nodes().iter().try_for_each(|node| node.tag(NAME, OTHER))?;
-            return Ok(OTHER.to_owned());
-        };
-        self.import(Path::new(&archive))?;
+    pub fn give_other_sluice(&self) -> Result<&'static str> {
+        let archive = std::env::var_os(OTHER_IMAGE);
+        archive.as_ref().map_or(Ok(()), |archive| self.import(Path::new(archive)))?;
         self.nodes().iter().try_for_each(|node| node.tag(NAME, OTHER))?;
         // The archive has its image under the usual name as well.
-        self.give_sluice()?;
-        Ok(OTHER.to_owned())
+        archive.map_or(Ok(()), |_| self.give_sluice())?;
+        Ok(OTHER)
     }
 }
 
@@ -115,12 +114,10 @@ impl Machine {
     /// # Errors
     /// If none runs.
     pub fn agent_metrics(&self) -> Result<String> {
-        let mut connection = self.run(|| TcpStream::connect(METRICS).context("the agent does not listen"))?;
-        connection.write_all(b"GET /metrics HTTP/1.0\r\nHost: agent\r\n\r\n").context("cannot ask")?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).context("no answer")?;
-        ensure!(answer.lines().next().is_some_and(|line| line.contains(" 200 ")), "no metrics: {answer}");
-        Ok(answer)
+        let connection = self.run(|| TcpStream::connect(METRICS).context("the agent does not listen"))?;
+        let answer = http::get(connection, "/metrics")?;
+        ensure!(answer.status == 200, "no metrics: {}", answer.body);
+        Ok(answer.body)
     }
 
     /// The sum of one metric over all of its labels that hold `label`; 0 of one that has not been counted yet.
@@ -181,8 +178,33 @@ impl Cluster {
     #[must_use]
     pub fn sluice_log(&self, lines: i32) -> String {
         let tail = format!("--tail={lines}");
-        let logs = ["logs", "--namespace", SYSTEM, "--selector=app.kubernetes.io/component=agent", "--prefix", &tail];
+        let logs = ["logs", "--namespace", SYSTEM, AGENTS, "--prefix", &tail];
         self.kubectl(&logs).unwrap_or_else(|error| format!("no logs of the agents: {error:#}"))
+    }
+
+    /// Leaves every node without an agent, until [`Self::call_agents_back`].
+    ///
+    /// # Errors
+    /// If an agent doesn't go.
+    pub fn send_agents_away(&self) -> Result<()> {
+        self.place_agents(&json!("nowhere"))?;
+        self.kubectl(&["wait", "pod", "--namespace", SYSTEM, AGENTS, "--for=delete", "--timeout=120s"]).map(drop)
+    }
+
+    /// Gives every node an agent again, without waiting for it.
+    ///
+    /// # Errors
+    /// With what the API server says.
+    pub fn call_agents_back(&self) -> Result<()> {
+        self.place_agents(&Value::Null)
+    }
+
+    /// Changes the node selector of the agents.
+    fn place_agents(&self, value: &Value) -> Result<()> {
+        let selector = json!({"sluice.dev/e2e": value});
+        let patch = json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}}).to_string();
+        let patch = ["patch", "daemonset/sluice-agent", "--namespace", SYSTEM, "--type=merge", "--patch", &patch];
+        self.kubectl(&patch).map(drop)
     }
 
     /// Removes Sluice and every trace of it from every node.

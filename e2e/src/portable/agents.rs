@@ -1,7 +1,7 @@
 //! Agents that are replaced or gone: what is allowed goes on, what is refused stays refused.
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     changes::streams,
@@ -15,11 +15,12 @@ use crate::{
         Outcome,
         registry::{Lease, Resource, Undo},
     },
-    lab::{Cluster, objects::deny_all, sluice::SYSTEM},
+    lab::{
+        Cluster,
+        objects::deny_all,
+        sluice::{AGENTS, SYSTEM},
+    },
 };
-
-/// The selector of the agents' pods.
-const AGENTS: &str = "--selector=app.kubernetes.io/component=agent";
 
 /// A rollout under running connections.
 pub(super) fn are_rolled_out(venue: &Venue) -> Result<()> {
@@ -94,19 +95,10 @@ fn await_rollout(cluster: &Cluster) -> Result<()> {
 fn send_away(cluster: &Cluster) -> Result<Lease> {
     let other = cluster.clone();
     let lease = Lease::new(Resource::Elsewhere(Undo::new(move || {
-        if let Err(error) = place(&other, &Value::Null) {
+        if let Err(error) = other.call_agents_back() {
             eprintln!("the agents' node selector sluice.dev/e2e is left, which keeps them away: {error:#}");
         }
     })));
-    place(cluster, &json!("nowhere"))?;
-    cluster.kubectl(&["wait", "pod", "--namespace", SYSTEM, AGENTS, "--for=delete", "--timeout=120s"])?;
+    cluster.send_agents_away()?;
     Ok(lease)
-}
-
-/// Changes the node selector of the agents.
-fn place(cluster: &Cluster, value: &Value) -> Result<()> {
-    let selector = json!({"sluice.dev/e2e": value});
-    let patch = json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}}).to_string();
-    let patch = ["patch", "daemonset/sluice-agent", "--namespace", SYSTEM, "--type=merge", "--patch", &patch];
-    cluster.kubectl(&patch).map(drop)
 }

@@ -1,10 +1,7 @@
 //! Pods that connect from their first instant, many at once, most of them under a policy that denies it. Their own logs, and
 //! that of the server, tell a leak.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -13,12 +10,15 @@ use super::{
     scene::{PORT, Scene, pod, server},
     venue::Venue,
 };
-use crate::lab::{AGNHOST, objects::policy};
+use crate::{
+    lab::{AGNHOST, objects::policy},
+    wait::until,
+};
 
 /// Pods that may send, and that may not.
 const FREE: usize = 4;
 const SHUT: usize = 20;
-/// The longest until all of them have been asking for long enough; images may have to be fetched first.
+/// The longest until one more of them has been asking for long enough; images may have to be fetched first.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Rounds of questions after which a pod has been asking for long enough.
 const ENOUGH: usize = 15;
@@ -60,23 +60,19 @@ pub(super) fn no_early_packet(venue: &Venue) -> Result<()> {
     }
     scene.apply(&pods)?;
 
-    let deadline = Instant::now() + PATIENCE;
     for name in free.iter().chain(&shut) {
         let is_free = free.contains(name);
-        loop {
-            // There is none before its container.
-            let log = scene.kubectl(&["logs", name]).unwrap_or_default();
+        // There is none before its container.
+        let log = || scene.kubectl(&["logs", name]).unwrap_or_default();
+        let late = || format!("{name} has not asked often enough, or got too few answers; it said:\n{}", log());
+        until(PATIENCE, Duration::from_millis(300), late, || {
+            let log = log();
             let leaked = !is_free && log.contains("answered");
             ensure!(!leaked, "{name} may not send, and has got an answer: {log}");
             // Everybody who may is answered; those who may not have been asking for as long.
             let answers = log.matches(&format!("answered-{name}")).count();
-            if log.contains(&format!("round-{ENOUGH}\n")) && (!is_free || answers >= ENOUGH) {
-                break;
-            }
-            let is_late = Instant::now() > deadline;
-            ensure!(!is_late, "{name} has not asked often enough, or got too few answers; it said:\n{log}");
-            thread::sleep(Duration::from_millis(300));
-        }
+            Ok((log.contains(&format!("round-{ENOUGH}\n")) && (!is_free || answers >= ENOUGH)).then_some(()))
+        })?;
     }
     // One whose answer was kept from it is a leak as well.
     let log = scene.kubectl(&["logs", "web", "--container=main"])?;

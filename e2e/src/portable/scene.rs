@@ -6,7 +6,7 @@ use std::{
     fmt::Write as _,
     net::{IpAddr, SocketAddr},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -19,6 +19,7 @@ use crate::{
         registry::{Lease, Resource, Undo},
     },
     lab::{AGNHOST, Cluster},
+    wait::retry,
 };
 
 /// The longest time from a change of an object until packets show it: kube-proxy and CoreDNS, on a busy machine, need
@@ -142,16 +143,7 @@ impl<'a> Scene<'a> {
 
     /// Waits until all questions are answered as expected.
     pub(super) fn eventually(&self, questions: &[Question]) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let wrong = self.wrong(questions)?;
-            if wrong.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                bail!("not as expected after {} s:{wrong}", PATIENCE.as_secs());
-            }
-        }
+        retry(PATIENCE, Duration::ZERO, || self.now(questions)).with_context(|| format!("after {PATIENCE:?}"))
     }
 
     /// All questions must be answered as expected, now.

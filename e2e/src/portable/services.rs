@@ -1,6 +1,6 @@
 //! Services under policies: cluster addresses, and the names that pods ask for.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
@@ -13,6 +13,7 @@ use super::{
 use crate::{
     bed::Outcome,
     lab::objects::{deny_all, policy},
+    wait::until,
 };
 
 /// The longest until names are found, or are not.
@@ -52,21 +53,17 @@ pub(super) fn names_are_found(venue: &Venue) -> Result<()> {
             anyhow::Ok(all && said.split_whitespace().any(|word| word == expected))
         })
     };
-    let until = |wanted: bool, wrong: &str| {
-        let deadline = Instant::now() + PATIENCE;
-        while found()? != wanted {
-            ensure!(Instant::now() < deadline, "{wrong}");
-        }
-        Ok(())
+    let await_found = |wanted: bool, wrong: &str| {
+        until(PATIENCE, Duration::ZERO, || wrong.to_owned(), || Ok((found()? == wanted).then_some(())))
     };
-    until(true, "names are not found although nothing forbids it")?;
+    await_found(true, "names are not found although nothing forbids it")?;
     scene.apply(&[deny_all()])?;
-    until(false, "names are found in spite of a policy that denies everything")?;
+    await_found(false, "names are found in spite of a policy that denies everything")?;
     let to = json!([{
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
         "podSelector": {"matchLabels": names.selector},
     }]);
     // Of the pods, whose port need not be that of the Service.
     scene.apply(&[policy("names", json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": to}]}))])?;
-    until(true, "names are not found although a policy allows the name servers")
+    await_found(true, "names are not found although a policy allows the name servers")
 }

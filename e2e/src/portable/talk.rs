@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::scene::Scene;
-use crate::bed::Transport;
+use crate::{bed::Transport, wait::holds};
 
 /// How often what was said is looked at.
 const POLL: Duration = Duration::from_millis(50);
@@ -77,14 +77,8 @@ impl Talk {
 
     /// Whether it says a word again within `patience`.
     fn says(&self, word: &str, patience: Duration) -> bool {
-        let (before, deadline) = (self.count(word), Instant::now() + patience);
-        while self.count(word) == before {
-            if Instant::now() > deadline {
-                return false;
-            }
-            thread::sleep(POLL);
-        }
-        true
+        let before = self.count(word);
+        holds(patience, POLL, || self.count(word) != before)
     }
 
     fn said(&self) -> String {

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::{
-    bed::Outcome,
+    bed::{Outcome, Stream},
     lab::{Lab, sluice::SYSTEM},
     wait::until,
 };
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    scene::{now, pod},
+    scene::{Scene, now, pod},
     servers::{self, PATIENCE, allow, await_cut, from_steady, still_flow},
     traffic::Traffic,
 };
@@ -21,8 +21,7 @@ use crate::{
 /// meanwhile is in force when they are back.
 pub(crate) fn agents_are_killed(lab: &Lab) -> Result<()> {
     let scene = servers::open(lab, "killed")?;
-    let streams = servers::addresses(&scene)?.into_iter().map(|to| servers::connect(&scene, "client", to));
-    let streams = streams.collect::<Result<Vec<_>>>()?;
+    let streams = streams(&scene)?;
     let traffic = Traffic::start(&scene)?;
     let before = restarts(lab)?;
     kill_agents(lab)?;
@@ -41,22 +40,26 @@ pub(crate) fn agents_are_killed(lab: &Lab) -> Result<()> {
     traffic.end()
 }
 
+/// Connections of `client` to every server.
+fn streams(scene: &Scene<'_>) -> Result<Vec<Stream>> {
+    servers::addresses(scene)?.into_iter().map(|to| servers::connect(scene, "client", to)).collect()
+}
+
 /// Agents that are upgraded under load, one node after the other, and back again.
 pub(crate) fn agents_are_upgraded(lab: &Lab) -> Result<()> {
     let scene = servers::open(lab, "upgraded")?;
-    let streams = servers::addresses(&scene)?.into_iter().map(|to| servers::connect(&scene, "client", to));
-    let streams = streams.collect::<Result<Vec<_>>>()?;
+    let streams = streams(&scene)?;
     let other = lab.give_other_sluice()?;
     let traffic = Traffic::start(&scene)?;
     let image = format!("agent={other}");
     lab.kubectl(&["set", "image", "daemonset/sluice-agent", "--namespace", SYSTEM, &image])?;
     lab.cluster().await_sluice()?;
-    ensure!(images(lab)?.iter().all(|image| image.contains(&other)), "not all agents run {other}: {:?}", images(lab)?);
+    ensure!(images(lab)?.iter().all(|image| image.contains(other)), "not all agents run {other}: {:?}", images(lab)?);
     traffic.goes_on()?;
     still_flow(&streams)?;
     lab.kubectl(&["rollout", "undo", "daemonset/sluice-agent", "--namespace", SYSTEM])?;
     lab.cluster().await_sluice()?;
-    ensure!(!images(lab)?.iter().any(|image| image.contains(&other)), "an agent still runs {other}");
+    ensure!(!images(lab)?.iter().any(|image| image.contains(other)), "an agent still runs {other}");
     traffic.goes_on()?;
     still_flow(&streams)?;
     scene.apply(&[allow("from", &from_steady())])?;
@@ -72,7 +75,7 @@ pub(crate) fn born_without_an_agent(lab: &Lab) -> Result<()> {
     let mut scene = servers::open(lab, "born")?;
     let to = servers::addresses(&scene)?;
     let stream = servers::connect(&scene, "client", to[0])?;
-    send_agents_away(lab)?;
+    lab.cluster().send_agents_away()?;
     now(&scene.ask("other", &to, Outcome::Dropped)?)?;
     ensure!(stream.flows(PATIENCE), "a connection was cut when its node's agent went");
     scene.add(&[pod("late", "n1", &json!({}))])?;
@@ -86,24 +89,10 @@ pub(crate) fn born_without_an_agent(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Leaves every node without an agent, until [`call_agents_back`].
-pub(crate) fn send_agents_away(lab: &Lab) -> Result<()> {
-    place_agents(lab, &json!({"sluice.test/is": "nowhere"}))?;
-    let agents = "--selector=app.kubernetes.io/component=agent";
-    lab.kubectl(&["wait", "pod", "--namespace", SYSTEM, agents, "--for=delete", "--timeout=60s"]).map(drop)
-}
-
 /// Waits until every node has an agent again, and every pod is enforced.
 pub(crate) fn call_agents_back(lab: &Lab) -> Result<()> {
-    place_agents(lab, &json!({"sluice.test/is": null}))?;
+    lab.cluster().call_agents_back()?;
     lab.cluster().await_sluice()
-}
-
-/// Changes the node selector of the agents.
-fn place_agents(lab: &Lab, selector: &Value) -> Result<()> {
-    let patch = json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}}).to_string();
-    let daemons = ["patch", "daemonset/sluice-agent", "--namespace", SYSTEM, "--type=merge", "--patch", &patch];
-    lab.kubectl(&daemons).map(drop)
 }
 
 fn kill_agents(lab: &Lab) -> Result<()> {

@@ -7,7 +7,7 @@ use e2e::lab::{Lab, OUTSIDE_V4, OUTSIDE_V6, sluice::Installation};
 use serde_json::json;
 
 use crate::{
-    agents::{call_agents_back, send_agents_away},
+    agents::call_agents_back,
     birth::{Heard, births, receiver, sender},
     scene::{Scene, policy},
     trace::traces,
@@ -42,7 +42,7 @@ fn without_an_agent(lab: &Lab) -> Result<()> {
             scope.spawn(|| heard.listen(receiver));
         }
         let work = || {
-            send_agents_away(lab)?;
+            lab.cluster().send_agents_away()?;
             scene.apply(&[sender("late", "n2", false)])?;
             scene.await_message("no agent", "FailedCreatePodSandBox")?;
             call_agents_back(lab)?;
