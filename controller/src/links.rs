@@ -16,6 +16,8 @@ use crate::{bind::Link, inhabited, readable};
 pub struct Hint {
     /// Interfaces that are new or have changed.
     pub links: BTreeSet<u32>,
+    /// The veths among them whose other end is elsewhere, without anything that is behind them.
+    pub veths: Vec<Link>,
     /// When it was noticed.
     pub seen: Instant,
 }
@@ -87,11 +89,15 @@ pub async fn hints(watcher: Watcher, told: mpsc::Sender<Hint>) -> anyhow::Result
         if changes.is_empty() {
             return Ok(ControlFlow::Continue(()));
         }
-        let links = changes.iter().filter_map(|change| match change {
-            Change::Link(link) => Some(link.ifindex),
-            _ => None,
-        });
-        let hint = Hint { links: links.collect(), seen: Instant::now() };
+        let mut hint = Hint { links: BTreeSet::new(), veths: Vec::new(), seen: Instant::now() };
+        for change in changes {
+            let Change::Link(link) = change else { continue };
+            hint.links.insert(link.ifindex);
+            if link.kind == "veth" && link.netns.is_some() {
+                let veth = Link { index: link.ifindex, name: link.name, namespace: link.netns, ..Link::default() };
+                hint.veths.push(veth);
+            }
+        }
         // the agent drains if nobody listens
         Ok(if told.blocking_send(hint).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     })

@@ -198,6 +198,19 @@ impl Binder {
         outcome
     }
 
+    /// Whether a veth was not there before, or only with both of its ends.
+    #[must_use]
+    pub fn is_newcomer(&self, index: u32) -> bool {
+        matches!(self.assignment(index), None | Some(Assignment::Untouched(Untouched::BothEndsHere)))
+    }
+
+    /// A newcomer, of which nothing is known yet but that it is there: it is taken for one behind which no process is.
+    pub fn announce(&mut self, link: Link, now: Instant) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.set_link(link, now, &mut outcome);
+        outcome
+    }
+
     /// Pods of this node that came, changed or went, in one batch. A pod without an address has gone.
     pub fn set_pods<'a>(
         &mut self,

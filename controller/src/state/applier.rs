@@ -131,6 +131,17 @@ impl<D: Datapath> Applier<D> {
         self.plan_retry(now);
     }
 
+    /// A veth is new; [`Self::set_links`] will tell what is behind it.
+    pub(super) fn announce(&mut self, link: Link, now: Instant) {
+        let index = link.index;
+        let outcome = self.binder.announce(link, now);
+        if self.plugins_need_ingress {
+            self.waiting.insert(index);
+        }
+        self.follow(outcome, None);
+        self.plan_retry(now);
+    }
+
     /// The CNI plugin has named the pod of an interface.
     pub(super) fn call(&mut self, index: u32, uid: &Arc<str>, name: &ObjectName, now: Instant) {
         let outcome = self.binder.call(index, uid, name, now);

@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{Datapath, Fault, State, calls::Waiting};
 use crate::{
-    bind::Assignment,
+    bind::{Assignment, Link},
     cni::HangUp,
     links::{Links, Lister},
 };
@@ -44,6 +44,8 @@ pub(super) struct Lookout {
     going_on: Option<GoingOn>,
     /// For the next look, if there is to be one.
     wanted: Option<Wanted>,
+    /// Veths that were announced since the last look began, and when.
+    announced: Vec<(Instant, Link)>,
     /// When that is although nothing happens.
     next: Instant,
 }
@@ -96,7 +98,7 @@ fn processor_time() -> Duration {
 
 impl Lookout {
     pub(super) fn new(lister: Box<dyn Looks>, now: Instant) -> Self {
-        Self { lister: Some(lister), going_on: None, wanted: None, next: now + RECHECK }
+        Self { lister: Some(lister), going_on: None, wanted: None, announced: Vec::new(), next: now + RECHECK }
     }
 
     /// There is to be a look that begins after now.
@@ -116,6 +118,19 @@ impl Lookout {
         let going_on = self.going_on.as_mut().map(|going_on| &mut going_on.wanted);
         for wanted in self.wanted.as_mut().into_iter().chain(going_on) {
             wanted.calls.retain(|waiting| !gone.ends(&waiting.call));
+        }
+    }
+
+    /// Adds what was announced after a look had begun to what it found.
+    fn complete(&mut self, began: Instant, found: &mut Vec<Link>) {
+        self.announced.retain(|(at, _)| *at > began);
+        for (_, announced) in &self.announced {
+            match found.iter_mut().find(|link| link.index == announced.index) {
+                // its other end went elsewhere since
+                Some(link) if link.namespace.is_none() => link.clone_from(announced),
+                Some(_) => {}
+                None => found.push(announced.clone()),
+            }
         }
     }
 
@@ -182,12 +197,24 @@ impl<D: Datapath> State<D> {
         self.take_in(Look { began, bound, wanted, found });
     }
 
+    /// Holds veths that are new before they are looked at, since a look may be going on.
+    pub(super) fn hold_newcomers(&mut self, mut veths: Vec<Link>) {
+        veths.retain(|veth| self.applier.binder.is_newcomer(veth.index));
+        let now = Instant::now();
+        for veth in veths {
+            self.note_configurations(&[veth.index]);
+            self.applier.announce(veth.clone(), now);
+            self.lookout.announced.push((now, veth));
+        }
+    }
+
     /// Carries out what follows from a look.
     pub(super) fn take_in(&mut self, look: Look) {
         let Look { began, bound, wanted, found: Found { links, cost } } = look;
         let now = Instant::now();
         match links {
-            Ok(links) => {
+            Ok(mut links) => {
+                self.lookout.complete(began, &mut links.veths);
                 let indexes: Vec<u32> = links.veths.iter().map(|link| link.index).collect();
                 self.link_names = links.names.into_iter().collect();
                 self.note_inhabitants(&links.veths);

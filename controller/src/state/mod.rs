@@ -179,7 +179,9 @@ impl<D: Datapath> State<D> {
                     let Some(mut hint) = hint else { anyhow::bail!("nobody tells of interfaces any more") };
                     while let Ok(more) = inputs.hints.try_recv() {
                         hint.links.extend(more.links);
+                        hint.veths.extend(more.veths);
                     }
+                    self.hold_newcomers(hint.veths);
                     self.lookout.want(hint.links);
                 }
                 update = inputs.updates.recv() => {

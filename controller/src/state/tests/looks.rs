@@ -32,12 +32,13 @@ impl Looks for Slow {
 
 /// Runs a state over a slow node, and what is to happen to it: hints, requests, looks that have begun, the gate.
 fn run<F: Future<Output = ()>>(
+    fake: Fake,
     script: impl FnOnce(mpsc::Sender<Hint>, mpsc::Sender<Request>, mpsc::UnboundedReceiver<()>, gates::Sender<()>) -> F,
 ) {
     let (begun, mut looks) = mpsc::unbounded_channel();
     let (open, gate) = gates::channel();
     open.send(()).unwrap();
-    let applier = Applier::new(Fake::default(), Binder::new(Exclusions::default()), Vec::new(), &[], Instant::now());
+    let applier = Applier::new(fake, Binder::new(Exclusions::default()), Vec::new(), &[], Instant::now());
     let state = state(applier, Slow { begun, gate });
     looks.try_recv().expect("the one before it runs");
     let (hints_in, hints) = mpsc::channel(1);
@@ -57,8 +58,8 @@ fn run<F: Future<Output = ()>>(
     });
 }
 
-fn hint() -> Hint {
-    Hint { links: BTreeSet::new(), seen: Instant::now() }
+fn hint(veths: Vec<Link>) -> Hint {
+    Hint { links: veths.iter().map(|link| link.index).collect(), veths, seen: Instant::now() }
 }
 
 async fn ask<T>(requests: &mpsc::Sender<Request>, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> T {
@@ -69,8 +70,8 @@ async fn ask<T>(requests: &mpsc::Sender<Request>, request: impl FnOnce(oneshot::
 
 #[test]
 fn a_look_keeps_nobody_waiting_but_who_waits_for_it() {
-    run(async |hints, requests, mut looks, open| {
-        hints.send(hint()).await.unwrap();
+    run(Fake::default(), async |hints, requests, mut looks, open| {
+        hints.send(hint(Vec::new())).await.unwrap();
         looks.recv().await.unwrap();
         ask(&requests, Request::Ping).await;
         let (answer, mut answered) = oneshot::channel();
@@ -87,13 +88,37 @@ fn a_look_keeps_nobody_waiting_but_who_waits_for_it() {
 
 #[test]
 fn what_goes_before_it_was_looked_at_is_not_taken_up() {
-    run(async |_, requests, mut looks, open| {
+    run(Fake::default(), async |_, requests, mut looks, open| {
         let (answer, answered) = oneshot::channel();
         requests.send(Request::Call(call("c", "a", "u", 5, "10.0.0.5"), LONG, answer)).await.unwrap();
         looks.recv().await.unwrap();
         let gone = HangUp { container_id: "c".into(), container_interface: Some("eth5".into()) };
         ask(&requests, |answer| Request::HangUp(gone, answer)).await;
         assert!(timeout(LONG, answered).await.unwrap().is_err(), "nobody will answer");
+        open.send(()).unwrap();
+    });
+}
+
+#[test]
+fn a_newcomer_is_held_while_a_look_goes_on() {
+    let fake = Fake::default();
+    let newcomer = Link { index: 9, name: "eth9".into(), namespace: Some(9), ..Link::default() };
+    run(fake.clone(), async |hints, requests, mut looks, open| {
+        hints.send(hint(Vec::new())).await.unwrap();
+        looks.recv().await.unwrap();
+        fake.done();
+        hints.send(hint(vec![newcomer])).await.unwrap();
+        ask(&requests, Request::Ping).await;
+        assert_eq!(fake.done(), ["pod 9 held, setup", "attach 9"]);
+        // what this one finds is older
+        open.send(()).unwrap();
+        looks.recv().await.unwrap();
+        ask(&requests, Request::Ping).await;
+        assert_eq!(fake.done(), Vec::<String>::new(), "a look that had begun before says nothing of it");
+        open.send(()).unwrap();
+        looks.recv().await.unwrap();
+        ask(&requests, Request::Ping).await;
+        assert_eq!(fake.done(), ["detach 9", "no pod 9"], "this one is newer, and has not found it");
         open.send(()).unwrap();
     });
 }

@@ -148,7 +148,7 @@ fn a_hint_is_followed_between_slices_of_a_large_change_and_a_stop_after_all_of_i
     {
         let mut kernel = fake.kernel();
         kernel.piece_takes = Duration::from_millis(1);
-        let hint = Hint { links: BTreeSet::new(), seen: now };
+        let hint = Hint { links: BTreeSet::new(), veths: Vec::new(), seen: now };
         kernel.at_row.insert(1000, Call(Box::new(move || hints_in.try_send(hint.clone()).unwrap())));
         kernel.at_row.insert(5000, Call(Box::new(move || stop.send(true).unwrap())));
     }
