@@ -17,7 +17,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use command::{
-    can, conformance, diff, dump, effective, explain, exposure, flows, graph, lint, list, matrix, reach, relay,
+    can, conformance, diff, dump, effective, explain, exposure, flows, graph, lint, list, matrix, probe, reach, relay,
     snapshot, status, test, verify, version,
 };
 
@@ -84,6 +84,9 @@ enum Command {
     /// Lead from stdin and stdout to an agent's socket
     #[command(hide = true)]
     Relay(relay::Args),
+    /// Try to open connections from here, and tell what came back
+    #[command(hide = true)]
+    Probe(probe::Args),
     /// Print the script that completes this program's commands in a shell
     Completion {
         /// The shell
@@ -154,6 +157,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Flows(args) => flows::run(&args),
         Command::Relay(args) => relay::run(&args),
+        Command::Probe(args) => probe::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completion { shell } => {

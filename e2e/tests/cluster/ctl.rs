@@ -76,31 +76,98 @@ pub(crate) fn verify_finds_it(lab: &Lab) -> Result<()> {
     eventually(&scene.ask("client", &scene.at("server", 80)?, Outcome::Open)?)?;
 
     let server = format!("{}/server", scene.name());
-    let (said, status) = policyctl(lab, &["dump", "--agent", "n1", "-o", "json", &server])?;
-    ensure!(status == Some(0), "{said}");
-    let told: Value = serde_json::from_str(&said)?;
-    let table = told["ingress"]["table"].as_str().context("it isn't isolated")?;
-    let table = u64::from_str_radix(table, 16)?;
-    let node = lab.nodes().iter().find(|node| node.name() == "n1").context("there is a node n1")?;
-    let change = |bits: Option<[u64; 2]>| -> Result<[u64; 2]> {
-        // the machine's own file system, seen from here
-        let path = format!("/proc/{}/root/sys/fs/bpf/sluice/v{LAYOUT_VERSION}/ROWS", node.machine().pid());
-        let rows = MapData::from_pin(path).context("ROWS can't be opened")?;
-        let mut rows: HashMap<_, RowKey, RowValue> = Map::HashMap(rows).try_into()?;
-        let found = rows.iter().find(|entry| entry.as_ref().is_ok_and(|(key, _)| key.table == table));
-        let (key, row) = found.context("the table has no row")??;
-        rows.insert(key, RowValue { bits: bits.unwrap_or([0; 2]), ..row }, 0)?;
-        Ok(row.bits)
-    };
-    let before = change(None)?;
+    let table = ingress_table(lab, "n1", &server)?;
+    let before = change_row(lab, "n1", table, None)?;
     let (said, status) = policyctl(lab, &["verify", "--agent", "n1"])?;
-    change(Some(before))?;
+    change_row(lab, "n1", table, Some(before))?;
     ensure!(status == Some(1), "status {status:?}: {said}");
     let client = format!("({}/client ", scene.name());
     let named =
         said.contains(&server) && said.contains(&client) && said.contains("TCP/80: intended open, loaded closed");
     ensure!(named, "{said}");
     let (said, status) = policyctl(lab, &["verify", "--agent", "n1"])?;
+    ensure!(status == Some(0), "{said}");
+    Ok(())
+}
+
+/// The table of a pod of a node that decides who may enter.
+fn ingress_table(lab: &Lab, node: &str, pod: &str) -> Result<u64> {
+    let (said, status) = policyctl(lab, &["dump", "--agent", node, "-o", "json", pod])?;
+    ensure!(status == Some(0), "{said}");
+    let told: Value = serde_json::from_str(&said)?;
+    let table = told["ingress"]["table"].as_str().context("it isn't isolated")?;
+    Ok(u64::from_str_radix(table, 16)?)
+}
+
+/// Writes into a row of a table, behind the agent's back: these bits, or none at all. What was there before.
+fn change_row(lab: &Lab, node: &str, table: u64, bits: Option<[u64; 2]>) -> Result<[u64; 2]> {
+    let found = lab.nodes().iter().find(|other| other.name() == node);
+    let machine = found.with_context(|| format!("there is a node {node}"))?.machine();
+    // the machine's own file system, seen from here
+    let path = format!("/proc/{}/root/sys/fs/bpf/sluice/v{LAYOUT_VERSION}/ROWS", machine.pid());
+    let rows = MapData::from_pin(path).context("ROWS can't be opened")?;
+    let mut rows: HashMap<_, RowKey, RowValue> = Map::HashMap(rows).try_into()?;
+    let found = rows.iter().find(|entry| entry.as_ref().is_ok_and(|(key, _)| key.table == table));
+    let (key, row) = found.context("the table has no row")??;
+    rows.insert(key, RowValue { bits: bits.unwrap_or([0; 2]), ..row }, 0)?;
+    Ok(row.bits)
+}
+
+/// A pod that a namespace of the level *restricted* takes.
+fn restricted(name: &str, node: &str, labels: &Value) -> Value {
+    let mut pod = pod(name, node, labels);
+    pod["spec"]["containers"][0]["securityContext"] = json!({
+        "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true, "runAsUser": 65535,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    pod
+}
+
+/// Real connections are as they are explained; one that is not, because somebody has written into the kernel's tables, is
+/// found. The namespace takes no pod, and no container, that may do more than *restricted*.
+pub(crate) fn probes_find_it(lab: &Lab) -> Result<()> {
+    let mut scene = Scene::open(lab, "probes")?;
+    let level = "pod-security.kubernetes.io/enforce=restricted";
+    lab.kubectl(&["label", "namespace", scene.name(), level])?;
+    let role = json!({"role": "client"});
+    scene.add(&[restricted("client", "n1", &role), restricted("server", "n1", &json!({"app": "server"}))])?;
+    scene.serve("server", &[80, 82])?;
+    // nobody listens at 81
+    let ports = json!([{"port": 80}, {"port": 81}, {"protocol": "UDP", "port": 80}, {"protocol": "UDP", "port": 81}]);
+    let rules = json!([{"from": [{"podSelector": {"matchLabels": role}}], "ports": ports}]);
+    let selector = json!({"matchLabels": {"app": "server"}});
+    scene.apply(&[policy("opens", json!({"podSelector": selector, "ingress": rules}))])?;
+    eventually(&scene.ask("client", &scene.at("server", 80)?, Outcome::Open)?)?;
+    eventually(&scene.ask("client", &scene.at("server", 82)?, Outcome::Dropped)?)?;
+
+    let [client, server] = ["client", "server"].map(|name| format!("{}/{name}", scene.name()));
+    let probe = |ports: &[&str]| {
+        let to: Vec<_> = ports.iter().map(|port| format!("{server}:{port}")).collect();
+        let flags: Vec<_> = to.iter().flat_map(|to| ["--probe", &*client, to]).collect();
+        policyctl(lab, &[&["verify", "--agent", "n1"], &*flags].concat())
+    };
+    let (said, status) = probe(&["80", "81", "82", "81/udp"])?;
+    ensure!(status == Some(0) && said.contains("8 connections probed: 8 as explained"), "status {status:?}: {said}");
+    for line in
+        ["TCP/80 over IPv4: allowed; let through, answered", "TCP/81 over IPv6: allowed; let through, the port is"]
+    {
+        ensure!(said.contains(line), "no {line:?}: {said}");
+    }
+    ensure!(said.contains("TCP/82 over IPv6: refused by ingress; dropped"), "{said}");
+    ensure!(said.contains("UDP/81 over IPv4: allowed; let through, the port is closed"), "{said}");
+
+    // over UDP, silence is no answer, and neither is there one over SCTP
+    let (said, status) = probe(&["82/udp", "80/sctp"])?;
+    ensure!(status == Some(3) && said.contains("4 connections probed: 0 as explained, 4 not known"), "{said}");
+
+    let table = ingress_table(lab, "n1", &server)?;
+    let before = change_row(lab, "n1", table, None)?;
+    let found = probe(&["80", "82"]);
+    change_row(lab, "n1", table, Some(before))?;
+    let (said, status) = found?;
+    ensure!(status == Some(1) && said.contains("4 connections probed: 2 as explained, 2 otherwise"), "{said}");
+    ensure!(said.contains("TCP/80 over IPv4: explained as allowed, probed: dropped"), "{said}");
+    let (said, status) = probe(&["80"])?;
     ensure!(status == Some(0), "{said}");
     Ok(())
 }

@@ -65,6 +65,7 @@ const SCENARIOS: &[(&str, On, State, Scenario)] = &[
     ("life::exec_goes_on", PTP, State::Enforcing, life::exec_goes_on),
     ("ctl::nodes_are_asked", PTP, State::Enforcing, ctl::nodes_are_asked),
     ("ctl::verify_finds_it", PTP, State::Enforcing, ctl::verify_finds_it),
+    ("ctl::probes_find_it", PTP, State::Enforcing, ctl::probes_find_it),
     ("churn::pods_come_and_go", PTP, State::Enforcing, churn::pods_come_and_go),
     ("agents::agents_are_killed", PTP, State::Enforcing, agents::agents_are_killed),
     ("agents::agents_are_upgraded", PTP, State::Enforcing, agents::agents_are_upgraded),

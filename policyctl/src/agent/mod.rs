@@ -16,7 +16,10 @@ use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use self::node::Trouble;
-pub(crate) use self::tables::{CompiledPod, Of, PROTOCOLS, Ports, Tables, of_table, opens};
+pub(crate) use self::{
+    node::{image, said},
+    tables::{CompiledPod, Of, PROTOCOLS, Ports, Tables, of_table, opens},
+};
 
 /// How long an agent may be silent. Its own time-out for an answer is less.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

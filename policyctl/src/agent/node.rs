@@ -23,7 +23,10 @@ use tokio::{
 };
 
 use super::{Agent, Place};
-use crate::{Failure, source::ClusterArgs};
+use crate::{
+    Failure,
+    source::{ClusterArgs, Connection},
+};
 
 /// Which pods are agents'.
 const LABELS: &str = "app.kubernetes.io/name=sluice,app.kubernetes.io/component=agent";
@@ -99,6 +102,17 @@ pub(crate) fn all(args: &ClusterArgs, namespace: &str) -> Result<Vec<Agent>, Fai
     // while a pod is replaced there are two of them on a node
     agents.dedup_by(|b, a| a.name == b.name);
     Ok(agents)
+}
+
+/// The image that a cluster's agents run, which holds this program, too.
+pub(crate) async fn image(connection: &Connection, namespace: &str) -> anyhow::Result<String> {
+    let (client, timeout) = (connection.client.clone(), connection.timeout);
+    let link = Link { client, handle: Handle::current(), timeout };
+    let none = || format!("no pod in namespace {namespace} says which image agents run; name one with --probe-image");
+    let pods = pods(&link, namespace).await.with_context(none)?;
+    let containers = pods.into_iter().filter_map(|pod| pod.spec).flat_map(|spec| spec.containers);
+    let own = containers.into_iter().find(|container| container.name == CONTAINER);
+    own.and_then(|container| container.image).with_context(none)
 }
 
 async fn pods(link: &Link, namespace: &str) -> anyhow::Result<Vec<Pod>> {
@@ -187,7 +201,7 @@ impl Seat {
 }
 
 /// What went wrong, in the words of the last cause.
-fn said(error: &kube::Error) -> String {
+pub(crate) fn said(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         return format!("{} {}", status.code, status.message);
     }

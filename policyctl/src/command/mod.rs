@@ -13,6 +13,7 @@ pub(crate) mod graph;
 pub(crate) mod lint;
 pub(crate) mod list;
 pub(crate) mod matrix;
+pub(crate) mod probe;
 pub(crate) mod reach;
 pub(crate) mod relay;
 pub(crate) mod snapshot;

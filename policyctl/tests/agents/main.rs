@@ -4,6 +4,9 @@
 
 #[path = "../schema/mod.rs"]
 mod schema;
+#[path = "../cluster/server.rs"]
+#[expect(dead_code, reason = "the agents' cluster does nothing wrong")]
+mod server;
 
 use std::{
     fs,
@@ -15,11 +18,14 @@ use std::{
 };
 
 use serde_json::Value;
+use server::Server;
 use tempfile::TempDir;
 
 /// An agent that has said its last.
 struct Recorded {
     folder: TempDir,
+    /// Of another cluster altogether.
+    cluster: Server,
 }
 
 impl Recorded {
@@ -50,7 +56,7 @@ impl Recorded {
                 let _ = write!(connection.get_mut(), "HTTP/1.0 {status}\r\n\r\n{body}");
             }
         });
-        Self { folder }
+        Self { folder, cluster: Server::of("k8s") }
     }
 
     fn socket(&self) -> PathBuf {
@@ -60,6 +66,7 @@ impl Recorded {
     fn ask(&self, args: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_policyctl"));
         command.args(args.split(' ')).arg("--agent").arg(self.socket()).env_remove("POLICYCTL_NAMESPACE");
+        command.env("KUBECONFIG", self.cluster.folder().join("kubeconfig"));
         command.output().unwrap()
     }
 
@@ -70,7 +77,9 @@ impl Recorded {
         let stderr = if stderr.is_empty() { stderr } else { format!("--- stderr\n{stderr}") };
         let stdout = String::from_utf8(stdout).unwrap();
         let said = format!("$ policyctl {args}\n{stdout}{stderr}--- status {}\n", status.code().unwrap());
-        said.replace(&self.socket().display().to_string(), "SOCKET")
+        let said = said.replace(&self.socket().display().to_string(), "SOCKET");
+        let time = said.split_once("policyctl-probe-").and_then(|(_, rest)| rest.split([',', ' ', '"']).next());
+        time.map(|time| said.replace(time, "TIME")).unwrap_or(said)
     }
 }
 
@@ -80,7 +89,12 @@ fn recorded(file: &str) -> String {
 
 #[track_caller]
 fn check(name: &str, loaded: &'static str, args: &str) {
-    let said = Recorded::start(loaded).said(args);
+    check_with(name, &Recorded::start(loaded), args);
+}
+
+#[track_caller]
+fn check_with(name: &str, agent: &Recorded, args: &str) {
+    let said = agent.said(args);
     insta::with_settings!({
         prepend_module_to_snapshot => false, omit_expression => true, snapshot_path => "../snapshots"
     }, {
@@ -100,6 +114,52 @@ fn verify() {
     check("agent_verify", "loaded.jsonl", "verify");
     check("agent_verify_difference", "tampered.jsonl", "verify");
     check("agent_verify_csv", "tampered.jsonl", "verify -o csv");
+}
+
+#[test]
+fn probes() {
+    let probe = |agent: &Recorded, name: &str, ends: &[&str], more: &str| {
+        let ends: Vec<_> = ends.iter().map(|ends| format!(" --probe {ends}")).collect();
+        check_with(name, agent, &format!("verify --probe-image i{}{more}", ends.concat()));
+    };
+    let agent = Recorded::start("loaded.jsonl");
+    agent.cluster.finds("TCP/10.1.0.11:6379", "answered");
+    agent.cluster.finds("TCP/10.1.0.11:80", "refused");
+    agent.cluster.finds("UDP/10.1.0.11:53", "refused");
+    let good = ["web/front-0 shop/cache-0:6379", "web/front-0 shop/cache-0:80", "web/front-0 shop/db-0:5432"];
+    probe(
+        &agent,
+        "probe_same",
+        &[&good[..], &["shop/cache-0 pay/api-0:https", "web/front-0 shop/cache-0:53/udp"]].concat(),
+        "",
+    );
+    let containers = agent.cluster.containers();
+    assert_eq!(containers.keys().collect::<Vec<_>>(), ["shop/cache-0", "web/front-0"]);
+    let targets = ["TCP/10.1.0.11:6379", "TCP/10.1.0.11:80", "TCP/10.1.0.10:5432", "UDP/10.1.0.11:53"];
+    let command: Vec<_> = ["/policyctl", "probe"].into_iter().chain(targets).collect();
+    assert_eq!(containers["web/front-0"]["command"], serde_json::json!(command));
+
+    let agent = Recorded::start("tampered.jsonl");
+    agent.cluster.finds("TCP/10.1.0.10:5432", "refused");
+    probe(&agent, "probe_differs", &good, "");
+    probe(&agent, "probe_differs_json", &good[..1], " -o json");
+
+    let agent = Recorded::start("loaded.jsonl");
+    agent.cluster.finds("TCP/10.1.1.12:443", "unreachable");
+    agent.cluster.finds("TCP/10.96.0.10:80", "refused");
+    let unknown = ["web/front-0 shop/cache-0:53/udp", "web/front-0 shop/cache-0:80/sctp", "web/front-0 pay/api-0:443"];
+    let unknown =
+        [&unknown[..], &["web/front-0 shop/svc/db", "web/front-0 ip:203.0.113.7:80", "web/front-0 node/n2:22"]];
+    probe(&agent, "probe_unknown", &unknown.concat(), "");
+
+    let agent = Recorded::start("loaded.jsonl");
+    probe(&agent, "probe_from_a_node", &["node/n1 shop/cache-0:80"], "");
+    probe(&agent, "probe_from_nobody_yet", &["shop/deploy/web shop/cache-0:80"], "");
+    probe(&agent, "probe_no_port", &["web/front-0 shop/cache-0"], "");
+    probe(&agent, "probe_limit", &["shop/sts/db shop/cache-0:80"], " --probe-limit 1");
+    assert!(agent.cluster.containers().is_empty());
+    agent.cluster.refuse("/api/v1/namespaces/web/pods/front-0/ephemeralcontainers", 403);
+    probe(&agent, "probe_forbidden", &["web/front-0 shop/cache-0:80"], "");
 }
 
 #[test]
@@ -130,6 +190,10 @@ fn answers_are_as_their_schemas_say() {
     for (kind, args) in [
         ("Status", "status"),
         ("Verification", "verify"),
+        (
+            "Verification",
+            "verify --probe-image i --probe web/front-0 shop/cache-0:80 --probe web/front-0 shop/db-0:80/sctp",
+        ),
         ("Dump", "dump shop/db"),
         ("Dump", "dump shop/web"),
         ("FlowList", "flows"),
@@ -155,7 +219,7 @@ fn half_an_answer_is_none() {
             let _ = write!(connection.get_mut(), "HTTP/1.0 200 OK\r\n\r\n{half}");
         }
     });
-    let agent = Recorded { folder };
+    let agent = Recorded { folder, cluster: Server::of("k8s") };
     for args in ["verify", "can shop/web shop/db:8080"] {
         let said = agent.said(args);
         let expected =

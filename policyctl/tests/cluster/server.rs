@@ -42,6 +42,10 @@ struct Store {
     body: Option<&'static str>,
     token: Option<&'static str>,
     log: Vec<String>,
+    /// What `policyctl probe` finds in pods, by its targets; nothing at all is `silent`.
+    found: BTreeMap<&'static str, &'static str>,
+    /// The ephemeral containers of pods, as they were created.
+    containers: BTreeMap<String, Value>,
 }
 
 /// Where objects of a kind are served.
@@ -147,6 +151,16 @@ impl Server {
         self.lock().token = Some(token);
     }
 
+    /// What `policyctl probe` finds in pods, at this target.
+    pub(crate) fn finds(&self, target: &'static str, found: &'static str) {
+        self.lock().found.insert(target, found);
+    }
+
+    /// The ephemeral containers of pods, by the pod's path.
+    pub(crate) fn containers(&self) -> BTreeMap<String, Value> {
+        self.lock().containers.clone()
+    }
+
     /// The requests so far.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.lock().log.clone()
@@ -236,11 +250,39 @@ impl Store {
     }
 }
 
+impl Store {
+    /// One pod: what its kubelet would do with an ephemeral container is done at once.
+    fn pod(&mut self, path: &str, body: &str) -> Option<Response> {
+        let mut parts = path.strip_prefix("/api/v1/namespaces/")?.splitn(4, '/');
+        let (namespace, _, pod, rest) = (parts.next()?, parts.next()?, parts.next()?, parts.next());
+        let pod = format!("{namespace}/{pod}");
+        if rest == Some("ephemeralcontainers") {
+            let patch: Value = serde_json::from_str(body).unwrap();
+            self.containers.insert(pod.clone(), patch["spec"]["ephemeralContainers"][0].clone());
+        }
+        let container = self.containers.get(&pod)?;
+        if rest == Some("log") {
+            let targets = container["command"].as_array().unwrap().iter().skip(2).enumerate();
+            let found = |target: &Value| *self.found.get(target.as_str().unwrap()).unwrap_or(&"silent");
+            let line =
+                |(number, target)| json!({"target": number, "found": found(target), "why": "no way"}).to_string();
+            return Some(targets.map(line).collect::<Vec<_>>().join("\n").into_response());
+        }
+        let own = json!({
+            "name": container["name"], "image": "i", "imageID": "i", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 0}},
+        });
+        let status = json!({"phase": "Running", "ephemeralContainerStatuses": [own]});
+        Some(axum::Json(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}, "status": status})).into_response())
+    }
+}
+
 async fn answer(
     State(store): State<Arc<Mutex<Store>>>,
     uri: Uri,
     Query(query): Query<BTreeMap<String, String>>,
     headers: HeaderMap,
+    body: String,
 ) -> Response {
     let given = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
     let (response, is_silent) = {
@@ -253,6 +295,8 @@ async fn answer(
             status(*code, "no")
         } else if let Some(body) = store.body {
             body.into_response()
+        } else if let Some(response) = store.pod(path, &body) {
+            response
         } else {
             store.list(path, &query)
         };
