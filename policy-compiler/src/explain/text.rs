@@ -1,13 +1,15 @@
 //! An explanation in words: the verdict first, in one line; then one block per side, the deciding one first. Policies,
 //! rules and elements are named as in the YAML, with file and line.
 
+use std::ops::RangeInclusive;
+
 use super::{
     Direction, Element, Explanation, Judgement, ListPart, Mismatch, MismatchKind, Party, PartyKind, PolicyPart, Reason,
     RulePart, ServicePath, Verdict, labels,
 };
 
-/// Where the places in files are written, if the text before leaves room.
-const PLACE_COLUMN: usize = 76;
+/// Where the places in files are written: at the first of these that all texts before them leave room for.
+const PLACE_COLUMNS: RangeInclusive<usize> = 76..=100;
 
 /// How long a line may get before what is wrong with an element goes to the next one.
 const WIDTH: usize = 100;
@@ -35,20 +37,22 @@ pub fn render(explanations: &[Explanation], verbose: bool) -> String {
 }
 
 fn page(explanation: &Explanation, verbose: bool) -> String {
-    let mut page = Page { lines: vec![headline(explanation), String::new()], verbose };
+    let mut page = Page { lines: Vec::new(), verbose };
+    page.text(headline(explanation));
+    page.text(String::new());
     let mut sides = [(Direction::Egress, &explanation.egress), (Direction::Ingress, &explanation.ingress)];
     sides.sort_by_key(|(direction, _)| !explanation.decided_by.contains(direction));
     for (direction, judgement) in sides {
         page.side(explanation, direction, judgement);
     }
     if !explanation.notes.is_empty() {
-        page.lines.push(String::new());
+        page.text(String::new());
     }
     for note in &explanation.notes {
-        page.lines.push(format!("  note  {note}"));
+        page.text(format!("  note  {note}"));
     }
-    page.lines.push(String::new());
-    page.lines.join("\n")
+    page.text(String::new());
+    page.written()
 }
 
 fn headline(explanation: &Explanation) -> String {
@@ -91,8 +95,14 @@ fn short(party: &Party) -> String {
 }
 
 struct Page {
-    lines: Vec<String>,
+    lines: Vec<Line>,
     verbose: bool,
+}
+
+struct Line {
+    text: String,
+    /// In a file.
+    place: Option<String>,
 }
 
 /// How far something is indented.
@@ -100,13 +110,26 @@ struct Page {
 struct Indent(usize);
 
 impl Page {
+    fn text(&mut self, text: String) {
+        self.lines.push(Line { text, place: None });
+    }
+
     fn line(&mut self, indent: Indent, text: &str, place: Option<String>) {
-        let mut line = format!("{:indent$}{text}", "", indent = indent.0);
-        if let Some(place) = place {
-            let gap = PLACE_COLUMN.saturating_sub(line.chars().count()).max(2);
-            line = format!("{line}{:gap$}{place}", "");
-        }
-        self.lines.push(line);
+        self.lines.push(Line { text: format!("{:indent$}{text}", "", indent = indent.0), place });
+    }
+
+    /// All of it, with the places in one column.
+    fn written(self) -> String {
+        let ends = self.lines.iter().filter(|line| line.place.is_some()).map(|line| line.text.chars().count() + 2);
+        let column = ends.filter(|end| PLACE_COLUMNS.contains(end)).max().unwrap_or(*PLACE_COLUMNS.start());
+        let lines = self.lines.iter().map(|Line { text, place }| match place {
+            Some(place) => {
+                let gap = column.saturating_sub(text.chars().count()).max(2);
+                format!("{text}{:gap$}{place}", "")
+            }
+            None => text.clone(),
+        });
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     fn side(&mut self, explanation: &Explanation, direction: Direction, judgement: &Judgement) {
@@ -127,7 +150,7 @@ impl Page {
             }
         }
         if let Some(first) = self.lines.get_mut(begin) {
-            first.replace_range(..indent.0.min(first.len()), &head);
+            first.text.replace_range(..indent.0.min(first.text.len()), &head);
         }
     }
 
@@ -201,9 +224,7 @@ impl Page {
                     count => format!("{count} policies isolate it, no rule matches"),
                 };
                 self.line(indent, &text, None);
-                for policy in &judgement.policies {
-                    self.policy(Indent(indent.0 + 2), policy, side, other);
-                }
+                self.policies(Indent(indent.0 + 2), &judgement.policies.iter().collect::<Vec<_>>(), side, other);
             }
         }
     }
@@ -227,13 +248,11 @@ impl Page {
                 verb = "and by    ";
             }
         }
-        let names: Vec<_> =
-            judgement.policies.iter().map(|policy| format!("{}/{}", policy.namespace, policy.name)).collect();
+        let names: Vec<_> = judgement.policies.iter().map(name).collect();
         self.line(indent, &format!("isolated by {}", names.join(", ")), None);
         if self.verbose {
-            for policy in judgement.policies.iter().filter(|policy| !policy.matched) {
-                self.policy(Indent(indent.0 + 2), policy, side, other);
-            }
+            let others: Vec<_> = judgement.policies.iter().filter(|policy| !policy.matched).collect();
+            self.policies(Indent(indent.0 + 2), &others, side, other);
         }
     }
 
@@ -253,9 +272,15 @@ impl Page {
         }
     }
 
-    /// A policy none of whose rules matches.
-    fn policy(&mut self, indent: Indent, policy: &PolicyPart, side: &str, other: &Party) {
-        let name = format!("{}/{}", policy.namespace, policy.name);
+    /// Policies none of whose rules matches.
+    fn policies(&mut self, indent: Indent, policies: &[&PolicyPart], side: &str, other: &Party) {
+        let width = policies.iter().map(|policy| name(policy).chars().count()).max().unwrap_or_default();
+        for policy in policies {
+            self.policy(indent, policy, &format!("{:<width$}", name(policy)), side, other);
+        }
+    }
+
+    fn policy(&mut self, indent: Indent, policy: &PolicyPart, name: &str, side: &str, other: &Party) {
         if policy.rules.is_empty() {
             let text = format!("{name}  no {side} rules");
             self.line(indent, &text, place(policy, policy.source.as_ref().map(|source| source.line)));
@@ -281,7 +306,7 @@ impl Page {
         let failed = failed.join("; ");
         let head = format!("{}  {}", element.path, element.summary);
         let place = place(policy, element.line);
-        let fits = indent.0 + head.chars().count() + failed.chars().count() + 4 <= PLACE_COLUMN;
+        let fits = indent.0 + head.chars().count() + failed.chars().count() + 4 <= *PLACE_COLUMNS.start();
         if fits || element.summary.is_empty() {
             self.line(indent, &format!("{head}    {failed}"), place);
             return;
@@ -318,6 +343,10 @@ impl ListPart {
 
 fn matched_line(rule: &RulePart) -> Option<usize> {
     rule.peers.matching().and_then(|element| element.line)
+}
+
+fn name(policy: &PolicyPart) -> String {
+    format!("{}/{}", policy.namespace, policy.name)
 }
 
 fn place(policy: &PolicyPart, line: Option<usize>) -> Option<String> {
