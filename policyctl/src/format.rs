@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use self::flag::OutputParser;
+pub(crate) use self::flag::SnapshotParser;
 use crate::{Failure, Outcome, Status, jsonpath::Template, source::State};
 
 /// A format, as `-o` names it.

@@ -4,6 +4,7 @@
 
 mod agent;
 mod command;
+mod completion;
 mod end;
 mod format;
 mod jsonpath;
@@ -127,16 +128,25 @@ type Outcome = Result<Status, Failure>;
 
 /// What was asked. A program that is called `kubectl-netpol` is found by `kubectl`, and names itself as it was called.
 fn parsed() -> Cli {
-    let name = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
-    let is_plugin = name.file_stem().is_some_and(|stem| stem == PLUGIN);
-    let command = if is_plugin { Cli::command().bin_name("kubectl netpol") } else { Cli::command() };
+    let command = if called(PLUGIN) { Cli::command().bin_name("kubectl netpol") } else { Cli::command() };
     Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+/// Whether the program was called by this name.
+fn called(wanted: &str) -> bool {
+    let name = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    name.file_stem().is_some_and(|stem| stem == wanted)
 }
 
 /// What the program is called as a plugin of `kubectl`.
 const PLUGIN: &str = "kubectl-netpol";
 
 fn main() -> ExitCode {
+    if called(completion::NAME) {
+        let words: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+        format::write(&completion::offer(&mut Cli::command(), &words));
+        return ExitCode::SUCCESS;
+    }
     // wrong flags end with status 2 in clap itself
     let outcome = match parsed().command {
         Command::Explain(args) => explain::run(&args),

@@ -17,6 +17,9 @@ pub(crate) struct Args {
     pub(crate) agent_namespace: String,
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
+    /// Tell more: on stderr which agents are asked; dump also tells all members of each peer class
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
 }
 
 /// Where the manifests put the agents.
@@ -31,6 +34,14 @@ const SOCKET: &str = "/run/sluice/agent.sock";
 impl Args {
     /// Those that are meant.
     pub(crate) fn agents(&self) -> Result<Vec<Agent>, Failure> {
+        let agents = self.find()?;
+        if self.verbose {
+            agents.iter().for_each(|agent| eprintln!("asking the agent at {agent}"));
+        }
+        Ok(agents)
+    }
+
+    fn find(&self) -> Result<Vec<Agent>, Failure> {
         if self.agent.is_empty() && self.is_in_agents_pod() {
             return Ok(vec![Agent::at(Path::new(SOCKET))]);
         }

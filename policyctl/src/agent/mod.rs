@@ -6,6 +6,7 @@ mod node;
 mod tables;
 
 use std::{
+    fmt,
     io::{BufRead, BufReader, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -73,6 +74,15 @@ pub(crate) struct Objects {
 
 /// Lines of an answer.
 pub(crate) type Answer = BufReader<UnixStream>;
+
+impl fmt::Display for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Pod(seat) => write!(f, "{}, pod {seat:?}", self.name),
+            Place::Socket(_) | Place::Away(_) => f.write_str(&self.name),
+        }
+    }
+}
 
 impl Agent {
     /// The one that listens at `socket`.

@@ -26,9 +26,6 @@ pub(crate) struct Args {
     /// The namespace of a pod that names none
     #[arg(short, long, default_value = "default", env = "POLICYCTL_NAMESPACE")]
     namespace: String,
-    /// All members of each peer class, not the first ones only
-    #[arg(short, long)]
-    verbose: bool,
     #[command(flatten)]
     format: format::Args,
 }
@@ -55,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         };
         let Some(pod) = view.pods.iter().find(|pod| pod.name() == name.to_string()) else { continue };
         let dump = Dump::read(agent, pod, &view.node).map_err(Failure::no_answer)?;
-        dump.answer(args.verbose).print(&args.format)?;
+        dump.answer(args.agents.verbose).print(&args.format)?;
         return Ok(Status::Answered);
     }
     let among = if failed { "the agents that answer" } else { "the agents that were asked" };

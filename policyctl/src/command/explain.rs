@@ -55,9 +55,6 @@ pub(crate) struct Args {
     state: source::Args,
     #[command(flatten)]
     format: format::Args,
-    /// Also the rules that took no part, what each of them failed on, and all near misses
-    #[arg(short, long)]
-    verbose: bool,
     /// End with status 1 if the connection is denied, even if only in part
     #[arg(long)]
     exit_code: bool,
@@ -76,11 +73,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let (answer, allowed) = match (&*question.source.members, &*question.destination.members, &*probes) {
         ([source], [destination], [probe]) => {
             let one = One::ask(&question.state, (&source.end, &destination.end), *probe)?;
-            let mut answer = one.answer(&question, args.verbose);
+            let mut answer = one.answer(&question, args.state.live.verbose);
             answer.special = picture::special(args.format.output, &answer, || one.crossing(&question));
             (answer, one.verdict() == "Allowed")
         }
-        _ => many::answer(&question, &probes, args.verbose, args.format.output)?,
+        _ => many::answer(&question, &probes, args.state.live.verbose, args.format.output)?,
     };
     answer.print(&args.format)?;
     let status = if args.exit_code && !allowed { Status::Denied } else { Status::Answered };

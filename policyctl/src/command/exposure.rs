@@ -39,9 +39,7 @@ This is about one side of a connection: the other one may still refuse it.";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    state: source::Args,
-    #[command(flatten)]
-    scope: source::ScopeArgs,
+    state: source::Scoped,
     #[command(flatten)]
     format: format::Args,
 }
@@ -80,7 +78,7 @@ impl Exposure {
 
 /// Answers.
 pub(crate) fn run(args: &Args) -> Outcome {
-    let mut state = source::read_scoped(&args.state, &args.scope)?;
+    let mut state = source::read_scoped(&args.state)?;
     let strangers = Strangers::new(&mut state);
     let workloads = strangers.judge(&state);
     let answer = answer(&workloads, &state);

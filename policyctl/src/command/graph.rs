@@ -2,11 +2,14 @@
 
 mod focus;
 
+use std::collections::BTreeSet;
+
 use policy_compiler::reach::{Reach, port_ranges};
 use serde_json::{Value, json};
 
 use crate::{
     Failure, Outcome, Status,
+    command::units::unit_of,
     format::{self, Answer, Output, Table},
     picture::{
         graph::{
@@ -18,7 +21,7 @@ use crate::{
         grid::{self, Asked, Grid},
     },
     port::summary,
-    source::{self, State, plural},
+    source::{self, Scope, State, plural},
 };
 
 /// What follows the flags in the help text.
@@ -30,11 +33,11 @@ What everybody may enter is said once and not drawn as a line from each. Large c
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    state: source::Args,
+    state: source::Scoped,
     #[command(flatten)]
     format: format::Args,
     /// One end alone: who may enter, what selects it, where it may go
-    #[arg(long, value_name = "POD", conflicts_with_all = ["denied", "expand", "no_nodes"])]
+    #[arg(long, value_name = "POD", conflicts_with_all = ["denied", "expand", "no_nodes", "all_namespaces", "selector"])]
     focus: Option<String>,
     /// Also who is refused at every port
     #[arg(long)]
@@ -50,17 +53,30 @@ pub(crate) struct Args {
 /// Answers.
 pub(crate) fn run(args: &Args) -> Outcome {
     if let Some(focus) = &args.focus {
-        return focus::run(focus, &args.state, &args.format);
+        return focus::run(focus, &args.state.state, &args.format);
     }
-    let state = source::read(&args.state)?;
+    let mut state = source::read_scoped(&args.state)?;
+    // who may enter is judged with everybody in view, whatever of it is drawn
+    let scope = std::mem::take(&mut state.scope);
     let reach = Reach::new(state.cluster());
     let probes = port_ranges(state.cluster()).into_iter().map(Some).chain([None]).collect();
     let others = grid::outside(&[state.cluster()], !args.no_nodes);
     let grid = Grid::new(&[Asked { state: &state, reach: &reach, others }], probes);
     grid.check(&args.expand).map_err(Failure::no_answer)?;
-    let graph = Graph::new(&grid, &args.expand, args.denied);
+    let mut graph = Graph::new(&grid, &args.expand, args.denied);
+    if !scope.is_everything() {
+        let listed = names(&state, &scope);
+        // one of several sorts of pods is called by its first
+        graph.keep(|card| listed.contains(card.name.split(" and ").next().unwrap_or_default()));
+    }
     answer(&graph, &state, args.format.output).print(&args.format)?;
     format::ended(&state, Status::Answered)
+}
+
+/// What pods that are to be listed are drawn as: themselves, their workloads, their namespaces.
+fn names(state: &State, scope: &Scope) -> BTreeSet<String> {
+    let pods = state.cluster().pods.values().filter(|pod| scope.has(pod)).map(|pod| &pod.name);
+    pods.flat_map(|pod| [pod.to_string(), unit_of(state, pod), pod.namespace.to_string()]).collect()
 }
 
 fn answer(graph: &Graph, state: &State, output: Output) -> Answer {

@@ -16,9 +16,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    state: source::Args,
-    #[command(flatten)]
-    scope: source::ScopeArgs,
+    state: source::Scoped,
     #[command(flatten)]
     format: format::Args,
     /// Only connections to or from ends whose name begins like this, such as `shop/`
@@ -28,7 +26,7 @@ pub(crate) struct Args {
 
 /// Answers.
 pub(crate) fn run(args: &Args) -> Outcome {
-    let state = source::read_scoped(&args.state, &args.scope)?;
+    let state = source::read_scoped(&args.state)?;
     let reach = Reach::new(state.cluster());
     let ranges: Vec<_> = port_ranges(state.cluster()).into_iter().map(Some).chain([None]).collect();
     let probes = Probes::new(&reach, &ranges);

@@ -32,9 +32,7 @@ A row for each client, a column for each server:
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    state: source::Args,
-    #[command(flatten)]
-    scope: source::ScopeArgs,
+    state: source::Scoped,
     #[command(flatten)]
     format: format::Args,
     /// The ports to ask about, such as TCP/80,UDP/53 (default: every named port of a pod)
@@ -63,7 +61,7 @@ pub(super) struct Participant {
 pub(crate) fn run(args: &Args) -> Outcome {
     let mut ports = args.ports.iter().map(|text| port(text)).collect::<Result<Vec<_>, _>>()?;
     let addresses = args.ip.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
-    let state = source::read_scoped(&args.state, &args.scope)?;
+    let state = source::read_scoped(&args.state)?;
     if args.format.output.is_picture() {
         return picture(args, &state, &ports, &addresses);
     }

@@ -1,7 +1,8 @@
 //! `policyctl snapshot`: the state of a cluster in one file.
 
 use crate::{
-    Failure, Outcome, Status, format,
+    Failure, Outcome, Status,
+    format::{self, Output, SnapshotParser},
     progress::Progress,
     source::{self, ClusterArgs},
 };
@@ -18,20 +19,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
     /// How to write it
-    #[arg(short, long, value_enum, default_value_t = Format::Yaml, value_name = "FORMAT")]
-    output: Format,
+    #[arg(short, long, value_parser = SnapshotParser, default_value = "yaml", value_name = "FORMAT")]
+    output: Output,
     /// Tell on stderr what was read
     #[arg(short, long)]
     verbose: bool,
-}
-
-/// How a snapshot is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For people, too
-    Yaml,
-    /// An object a line: shorter, and read faster
-    Json,
 }
 
 /// Writes it to stdout.
@@ -42,6 +34,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
             eprintln!("{resource}: {count}, resourceVersion {version}");
         }
     }
-    format::write(&source::written(&fetched, args.output == Format::Json).map_err(Failure::no_answer)?);
+    let written = source::written(&fetched, args.output != Output::Yaml).map_err(Failure::no_answer)?;
+    let Output::Jsonpath(template) = args.output else {
+        format::write(&written);
+        return Ok(Status::Answered);
+    };
+    let list = serde_json::from_str(&written).map_err(Failure::no_answer)?;
+    let filled =
+        template.fill(&list).map_err(|message| Failure::wrong_use(anyhow::anyhow!("-o jsonpath: {message}")))?;
+    format::write(&filled);
     Ok(Status::Answered)
 }

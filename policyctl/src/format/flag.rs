@@ -1,11 +1,12 @@
-//! The value of `-o`: a format's name, or `jsonpath=` with a template.
+//! The value of `-o`: a format's name, or `jsonpath=` with a template. [`OutputParser`] for answers, [`SnapshotParser`] for
+//! snapshots.
 
 use std::ffi::OsStr;
 
 use clap::{
     Arg, Command, ValueEnum as _,
     builder::{EnumValueParser, PossibleValue, TypedValueParser},
-    error::ErrorKind,
+    error::{ContextKind, ContextValue, ErrorKind},
 };
 
 use super::Output;
@@ -13,7 +14,7 @@ use crate::jsonpath::Template;
 
 /// Reads it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct OutputParser;
+pub(crate) struct OutputParser;
 
 impl TypedValueParser for OutputParser {
     type Value = Output;
@@ -36,5 +37,39 @@ impl TypedValueParser for OutputParser {
         let named = Output::value_variants().iter().filter_map(Output::to_possible_value);
         let template = PossibleValue::new("jsonpath=TEMPLATE").help("A template in kubectl's dialect");
         Some(Box::new(named.chain([template])))
+    }
+}
+
+/// Reads it, where a state is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SnapshotParser;
+
+impl TypedValueParser for SnapshotParser {
+    type Value = Output;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<Output, clap::Error> {
+        match value.to_str() {
+            Some("yaml") => Ok(Output::Yaml),
+            Some("json") => Ok(Output::Json),
+            Some(text) if text.starts_with("jsonpath=") => OutputParser.parse_ref(command, arg, value),
+            _ => {
+                let mut error = clap::Error::new(ErrorKind::InvalidValue).with_cmd(command);
+                let flag = arg.map_or_else(|| "-o".to_owned(), ToString::to_string);
+                let values = self.possible_values().into_iter().flatten().map(|value| value.get_name().to_owned());
+                error.insert(ContextKind::InvalidArg, ContextValue::String(flag));
+                error.insert(ContextKind::InvalidValue, ContextValue::String(value.to_string_lossy().into_owned()));
+                error.insert(ContextKind::ValidValue, ContextValue::Strings(values.collect()));
+                Err(error)
+            }
+        }
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let values = [
+            PossibleValue::new("yaml").help("For people, too"),
+            PossibleValue::new("json").help("An object a line: shorter, and read faster"),
+            PossibleValue::new("jsonpath=TEMPLATE").help("What a template in kubectl's dialect makes of it"),
+        ];
+        Some(Box::new(values.into_iter()))
     }
 }

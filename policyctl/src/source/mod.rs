@@ -20,7 +20,7 @@ use self::summary::Taken;
 pub(crate) use self::{
     cluster::{About, Args as ClusterArgs, Connection, connect, fetch, server_version},
     files::{below, bytes},
-    scope::{Args as ScopeArgs, Scope},
+    scope::{Scope, Scoped},
     snapshot::written,
     summary::{Summary, plural},
 };
@@ -64,6 +64,10 @@ pub(crate) struct Live {
     /// Tell on stderr which state was used: where and when it was taken, and how much there is in it
     #[arg(long)]
     pub(crate) as_of: bool,
+    /// Tell more: on stderr what of each kind is in the state; explain also tells the rules that took no part, what each of
+    /// them failed on, and all near misses
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
 }
 
 /// Where a state is to be had.
@@ -101,6 +105,18 @@ impl Live {
             (Some(name), _) => Source::Snapshot(name),
             (None, Some(name)) => Source::Agent(name, &self.of),
             (None, None) => Source::Cluster(&self.of),
+        }
+    }
+}
+
+impl Live {
+    /// On stderr, as much of a state as is asked for.
+    fn tell(&self, state: &State) {
+        if self.as_of {
+            eprintln!("{}", state.summary.as_of());
+        }
+        if self.verbose {
+            eprint!("{}", summary::detail(state));
         }
     }
 }
@@ -189,9 +205,9 @@ pub(crate) fn read(args: &Args) -> Result<State, Failure> {
 }
 
 /// The same, to list some of it.
-pub(crate) fn read_scoped(args: &Args, scope: &ScopeArgs) -> Result<State, Failure> {
-    let state = read(args)?;
-    let scope = Scope::new(scope, args.live.namespace.as_deref());
+pub(crate) fn read_scoped(args: &Scoped) -> Result<State, Failure> {
+    let state = read(&args.state)?;
+    let scope = Scope::new(&args.scope, args.state.live.namespace.as_deref());
     let pods = &state.cluster().pods;
     if !pods.is_empty() && !pods.values().any(|pod| scope.has(pod)) {
         eprintln!("warning: no pod is in {scope}, so nothing is listed");
@@ -204,9 +220,7 @@ pub(crate) fn gather(args: &Args) -> Result<State, Failure> {
     let namespace = if args.live.without.is_empty() { String::new() } else { args.namespace()? };
     let change = Change { with: &args.with, without: &args.live.without, namespace: &namespace };
     let state = args.source().open()?.read(change).map_err(Failure::wrong_use)?;
-    if args.live.as_of {
-        eprintln!("{}", state.summary.as_of());
-    }
+    args.live.tell(&state);
     Ok(state)
 }
 
@@ -214,9 +228,7 @@ pub(crate) fn gather(args: &Args) -> Result<State, Failure> {
 pub(crate) fn pair(old: &str, new: &str, live: &Live) -> Result<(State, State), Failure> {
     let read = |name: &str| {
         let state = of_files(&[name.to_owned()]).map_err(Failure::wrong_use)?;
-        if live.as_of {
-            eprintln!("{}", state.summary.as_of());
-        }
+        live.tell(&state);
         Ok(state)
     };
     Ok((read(old)?, read(new)?))
@@ -241,9 +253,7 @@ pub(crate) fn before_and_after(live: &Live, with: &[String]) -> Result<(State, S
     let after = opened.read(change).map_err(Failure::wrong_use)?;
     // what is wrong with the one is wrong with the other
     after.tell_faults();
-    if live.as_of {
-        eprintln!("{}", before.summary.as_of());
-    }
+    live.tell(&before);
     Ok((before, after))
 }
 

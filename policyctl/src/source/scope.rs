@@ -17,6 +17,16 @@ pub(crate) struct Args {
     pub(crate) selector: Option<Selector>,
 }
 
+/// Flags of commands that list: which state is meant, and what of it is listed.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct Scoped {
+    #[command(flatten)]
+    pub(crate) state: super::Args,
+    #[command(flatten)]
+    pub(crate) scope: Args,
+}
+
 /// What is listed; by default everything.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scope {

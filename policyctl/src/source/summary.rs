@@ -1,11 +1,14 @@
 //! What an answer says of the state that it was asked of: [`Summary`].
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{About, agent};
+use super::{About, State, agent};
 
 /// What an answer was asked of.
 #[derive(Clone, Debug, Serialize)]
@@ -83,6 +86,32 @@ impl Summary {
             ),
         }
     }
+}
+
+/// What of each kind is in a state, a line each.
+pub(super) fn detail(state: &State) -> String {
+    let cluster = state.cluster();
+    let pods = cluster.pods.values();
+    let host = pods.clone().filter(|pod| pod.host_network && !pod.ended).count();
+    let ended = pods.clone().filter(|pod| pod.ended).count();
+    let workloads: BTreeSet<_> = state.gathered.owners.values().collect();
+    let mut words = vec![
+        plural(cluster.namespaces.len(), "namespace", "namespaces"),
+        plural(cluster.nodes.len(), "node", "nodes"),
+        format!("{} ({host} in their nodes' networks, {ended} ended)", plural(pods.len(), "pod", "pods")),
+        plural(workloads.len(), "workload", "workloads"),
+        plural(cluster.services.len(), "Service", "Services"),
+        plural(cluster.policies.len(), "policy", "policies"),
+    ];
+    if !state.gathered.assumed.is_empty() {
+        words.push(format!("{} assumed", plural(state.gathered.assumed.len(), "address", "addresses")));
+    }
+    let ignored: Vec<_> = state.gathered.ignored.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    if !ignored.is_empty() {
+        words.push(format!("left out: {}", ignored.join(", ")));
+    }
+    let lines: String = words.iter().map(|words| format!("  {words}\n")).collect();
+    format!("{}\n{lines}", state.summary)
 }
 
 /// Nobody asks for more.

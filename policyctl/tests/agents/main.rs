@@ -59,6 +59,22 @@ impl Recorded {
         Self { folder, cluster: Server::of("k8s") }
     }
 
+    /// One that answers everything so.
+    fn serve(answer: fn(&str) -> String) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("agent.sock")).unwrap();
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = BufReader::new(connection.unwrap());
+                let mut request = String::new();
+                connection.read_line(&mut request).unwrap();
+                // whoever asked may have heard enough
+                let _ = write!(connection.get_mut(), "HTTP/1.0 200 OK\r\n\r\n{}", answer(&request));
+            }
+        });
+        Self { folder, cluster: Server::of("k8s") }
+    }
+
     fn socket(&self) -> PathBuf {
         self.folder.path().join("agent.sock")
     }
@@ -163,6 +179,18 @@ fn probes() {
 }
 
 #[test]
+fn versions() {
+    check("agent_version", "loaded.jsonl", "version -v");
+    // one of another version
+    let agent = Recorded::serve(|_| recorded("state.json").replacen("0.1.0", "0.0.9", 1));
+    check_with("agent_version_differs", &agent, "version");
+    let answer: Value = serde_json::from_slice(&agent.ask("version -o json").stdout).unwrap();
+    assert_eq!(schema::faults("Version", &answer), [""; 0]);
+    let agent = Recorded::serve(|_| "nonsense".to_owned());
+    check_with("agent_version_unreadable", &agent, "version");
+}
+
+#[test]
 fn dump() {
     check("agent_dump", "loaded.jsonl", "dump shop/db");
     check("agent_dump_yaml", "loaded.jsonl", "dump -n shop db -o yaml");
@@ -209,17 +237,8 @@ fn answers_are_as_their_schemas_say() {
 /// An agent that goes away in the middle is not taken for one that has little to say.
 #[test]
 fn half_an_answer_is_none() {
-    let folder = tempfile::tempdir().unwrap();
-    let listener = UnixListener::bind(folder.path().join("agent.sock")).unwrap();
-    thread::spawn(move || {
-        for connection in listener.incoming() {
-            let mut connection = BufReader::new(connection.unwrap());
-            connection.read_line(&mut String::new()).unwrap();
-            let half: String = recorded("objects.jsonl").lines().take(3).map(|line| format!("{line}\n")).collect();
-            let _ = write!(connection.get_mut(), "HTTP/1.0 200 OK\r\n\r\n{half}");
-        }
-    });
-    let agent = Recorded { folder, cluster: Server::of("k8s") };
+    let agent =
+        Recorded::serve(|_| recorded("objects.jsonl").lines().take(3).map(|line| format!("{line}\n")).collect());
     for args in ["verify", "can shop/web shop/db:8080"] {
         let said = agent.said(args);
         let expected =

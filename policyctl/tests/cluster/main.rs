@@ -106,7 +106,9 @@ fn a_cluster_answers_as_its_files_do() {
 #[test]
 fn nothing_of_a_cluster_has_a_line() {
     let server = Server::of("k8s");
-    let text = server.ask("explain -v shop/deploy/wbe shop/db-0:5432").ok();
+    let said = server.ask("explain -v shop/deploy/wbe shop/db-0:5432");
+    assert!(said.stderr.contains("\n  3 namespaces\n  2 nodes\n  8 pods (1 in "), "{}", said.stderr);
+    let text = said.stdout;
     assert!(text.starts_with("DENIED") && text.contains("fix") && text.contains("cluster lab (8 pods"), "{text}");
     assert!(!text.contains(":0") && !text.contains("()") && !text.contains(".yaml"), "{text}");
     let text = server.ask("effective shop/db-0").ok();
@@ -300,6 +302,15 @@ fn snapshots_of_one_state_are_alike() {
             insta::assert_snapshot!(format!("snapshot_{format}"), timeless(&first));
         });
     }
+}
+
+#[test]
+fn a_template_is_filled_in_from_a_snapshot() {
+    let server = Server::of("k8s");
+    let names = server.ask("snapshot -o jsonpath={.items[?(@.kind=='Pod')].metadata.name}").ok();
+    assert_eq!(names.split_whitespace().count(), 6, "{names}");
+    server.ask("snapshot -o wide").fails(2, "[possible values: yaml, json, jsonpath=TEMPLATE]");
+    server.ask("snapshot -o jsonpath={.items").fails(2, "jsonpath");
 }
 
 #[test]

@@ -77,6 +77,7 @@ impl Plan {
             without: Vec::new(),
             namespace: namespace.map(str::to_owned),
             as_of: false,
+            verbose: false,
         };
         let args = source::Args { files: Vec::new(), with: Vec::new(), live };
         let namespace = args.namespace()?;

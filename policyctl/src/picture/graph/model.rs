@@ -21,6 +21,8 @@ pub(crate) struct Group {
     /// The nodes, or the outside of the cluster.
     pub(crate) outside: bool,
     pub(crate) cards: Vec<usize>,
+    /// No card of it is left out.
+    pub(crate) whole: bool,
 }
 
 /// A workload, a namespace that is folded, or an end outside of the cluster.
@@ -113,7 +115,12 @@ impl Graph {
             let found = &grid.rows[*row];
             let group = &grid.groups[found.group];
             if graph.groups.last().is_none_or(|last| last.name != group.name || last.outside != group.outside) {
-                graph.groups.push(Group { name: group.name.clone(), outside: group.outside, cards: Vec::new() });
+                graph.groups.push(Group {
+                    name: group.name.clone(),
+                    outside: group.outside,
+                    cards: Vec::new(),
+                    whole: true,
+                });
             }
             let own = graph.groups.len() - 1;
             graph.groups[own].cards.push(graph.cards.len());
@@ -133,6 +140,37 @@ impl Graph {
             graph.cards[to].rows = graph.rows(&sides, to, denied);
         }
         graph
+    }
+
+    /// Leaves out what is not listed and has no line to or from what is. What is said of everybody stays true of them.
+    pub(crate) fn keep(&mut self, listed: impl Fn(&Card) -> bool) {
+        let listed: Vec<bool> =
+            (0..self.cards.len()).map(|card| !self.is_outside(card) && listed(&self.cards[card])).collect();
+        let mut kept = listed.clone();
+        for (to, card) in self.cards.iter_mut().enumerate() {
+            if !listed[to] {
+                card.rows.iter_mut().for_each(|row| row.from.retain(|from| listed[*from]));
+                card.rows.retain(|row| !row.from.is_empty());
+                kept[to] |= !card.rows.is_empty();
+            }
+            card.rows.iter().flat_map(|row| &row.from).for_each(|from| kept[*from] = true);
+        }
+        let places: Vec<usize> =
+            (0..kept.len()).map(|card| kept[..card].iter().filter(|kept| **kept).count()).collect();
+        let mut card = 0..;
+        self.cards.retain(|_| card.next().is_some_and(|card: usize| kept[card]));
+        let rows = self.cards.iter_mut().flat_map(|card| &mut card.rows);
+        rows.flat_map(|row| &mut row.from).for_each(|from| *from = places[*from]);
+        for group in &mut self.groups {
+            let all = group.cards.len();
+            group.cards.retain(|card| kept[*card]);
+            group.whole = group.cards.len() == all;
+            group.cards.iter_mut().for_each(|card| *card = places[*card]);
+        }
+        let filled: Vec<bool> = self.groups.iter().map(|group| !group.cards.is_empty()).collect();
+        let count = |group: usize| filled[..group].iter().filter(|filled| **filled).count();
+        self.cards.iter_mut().for_each(|card| card.group = count(card.group));
+        self.groups.retain(|group| !group.cards.is_empty());
     }
 
     fn is_outside(&self, card: usize) -> bool {
@@ -203,7 +241,7 @@ impl Graph {
         let mut starts = Vec::new();
         for (place, group) in self.groups.iter().enumerate() {
             let others: Vec<_> = group.cards.iter().copied().filter(|card| *card != to).collect();
-            if others.len() > 1 && others.iter().all(|card| row.from.contains(card)) {
+            if others.len() > 1 && group.whole && others.iter().all(|card| row.from.contains(card)) {
                 starts.push(Start::Group(place));
             } else {
                 starts.extend(group.cards.iter().copied().filter(|card| row.from.contains(card)).map(Start::Card));
