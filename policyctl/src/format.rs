@@ -1,6 +1,7 @@
 //! How answers are printed: one [`Answer`] for every command, in the format that `-o` asks for.
 
 mod flag;
+mod fold;
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -9,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use self::flag::OutputParser;
-pub(crate) use self::flag::SnapshotParser;
+pub(crate) use self::{flag::SnapshotParser, fold::width};
 use crate::{Failure, Outcome, Status, jsonpath::Template, source::State};
 
 /// A format, as `-o` names it.
@@ -144,13 +145,14 @@ impl Answer {
         if args.quiet {
             return Ok(());
         }
-        let text = self.formatted(args).map_err(Failure::wrong_use)?;
-        let is_painted = matches!(args.output, Output::Text | Output::Wide) && wants_color(args.color);
-        write(&if is_painted { painted(&text) } else { text });
+        let is_text = matches!(args.output, Output::Text | Output::Wide);
+        let width = if is_text { width(io::stdout()) } else { None };
+        let text = self.formatted(args, width).map_err(Failure::wrong_use)?;
+        write(&if is_text { shown(&text, width, wants_color(args.color)) } else { text });
         Ok(())
     }
 
-    fn formatted(&self, args: &Args) -> anyhow::Result<String> {
+    fn formatted(&self, args: &Args, width: Option<usize>) -> anyhow::Result<String> {
         if let Some((_, text)) = self.special.iter().find(|(output, _)| *output == args.output) {
             return Ok(text.clone());
         }
@@ -164,7 +166,7 @@ impl Answer {
             Output::Text | Output::Wide => {
                 let mut text = self.text.clone();
                 if let Some(table) = self.table.as_ref().filter(|table| table.narrow > 0) {
-                    text.push_str(&table.text(args.output == Output::Wide, !args.no_headers));
+                    text.push_str(&table.text(args.output == Output::Wide, !args.no_headers, width));
                 }
                 if !self.footer.is_empty() {
                     text.push_str(&format!("\n{}", self.footer));
@@ -208,8 +210,8 @@ pub(crate) fn write(text: &str) {
 }
 
 impl Table {
-    /// Columns two spaces apart, as `kubectl` has them.
-    fn text(&self, wide: bool, with_head: bool) -> String {
+    /// Columns two spaces apart, as `kubectl` has them; cells are folded to a terminal's width.
+    fn text(&self, wide: bool, with_head: bool, terminal: Option<usize>) -> String {
         let columns = if wide { self.head.len() } else { self.narrow };
         let cell = |text: &String| if text.is_empty() { "-".to_owned() } else { text.clone() };
         let mut rows: Vec<Vec<String>> = Vec::with_capacity(self.rows.len() + 1);
@@ -217,13 +219,20 @@ impl Table {
             rows.push(self.head[..columns].iter().map(|head| (*head).to_owned()).collect());
         }
         rows.extend(self.rows.iter().map(|row| row[..columns].iter().map(cell).collect()));
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-        let widths: Vec<_> = (0..columns).map(width).collect();
+        let wanted = |column: usize| fold::Wanted::by(rows.iter().map(|row| &*row[column]));
+        let wanted: Vec<_> = (0..columns).map(wanted).collect();
+        let fitting = terminal.and_then(|terminal| fold::columns(&wanted, terminal));
+        let widths = fitting.unwrap_or_else(|| wanted.iter().map(|wanted| wanted.width).collect());
         let mut text = String::new();
         for row in rows {
-            let line: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
-            text.push_str(line.trim_end());
-            text.push('\n');
+            let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| fold::cell(cell, *width)).collect();
+            for number in 0..cells.iter().map(Vec::len).max().unwrap_or_default() {
+                let cell = |lines: &Vec<String>| lines.get(number).cloned().unwrap_or_default();
+                let cells = cells.iter().map(cell).zip(&widths);
+                let line: String = cells.map(|(cell, width)| format!("{cell:<width$}  ")).collect();
+                text.push_str(line.trim_end());
+                text.push('\n');
+            }
         }
         text
     }
@@ -257,8 +266,24 @@ fn wants_color(color: Color) -> bool {
     }
 }
 
-/// Words that tell a state, wherever a line begins with them.
-fn painted(text: &str) -> String {
+/// Text as a person sees it: folded to the width of a terminal, and coloured.
+pub(crate) fn shown(text: &str, width: Option<usize>, is_painted: bool) -> String {
+    let mut shown = String::with_capacity(text.len() + 64);
+    for line in text.split_inclusive('\n') {
+        let (content, end) = line.strip_suffix('\n').map_or((line, ""), |content| (content, "\n"));
+        let folded = width.map_or_else(|| vec![content.to_owned()], |width| fold::lines(content, width));
+        // a word that a line goes on with tells nothing
+        for (number, part) in folded.iter().enumerate() {
+            let after = if number + 1 < folded.len() { "\n" } else { end };
+            shown.push_str(&if is_painted && number == 0 { painted(part) } else { part.clone() });
+            shown.push_str(after);
+        }
+    }
+    shown
+}
+
+/// A line with the word that tells a state, if it begins with one.
+fn painted(line: &str) -> String {
     const GREEN: &str = "\x1b[32m";
     const RED: &str = "\x1b[31m";
     const YELLOW: &str = "\x1b[33m";
@@ -279,19 +304,12 @@ fn painted(text: &str) -> String {
         ("error", RED),
         ("warning", YELLOW),
     ];
-    let mut painted = String::with_capacity(text.len() + 64);
-    for line in text.split_inclusive('\n') {
-        let content = line.trim_start();
-        let indent = &line[..line.len() - content.len()];
-        let word = words
-            .iter()
-            .find(|(word, _)| content.strip_prefix(word).is_some_and(|rest| rest.starts_with([' ', '\n', ':'])));
-        match word {
-            Some((word, color)) => {
-                painted.push_str(&format!("{indent}{color}{word}\x1b[0m{}", &content[word.len()..]));
-            }
-            None => painted.push_str(line),
-        }
+    let content = line.trim_start();
+    let indent = &line[..line.len() - content.len()];
+    let is_it =
+        |word: &str| content.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ':']));
+    match words.iter().find(|(word, _)| is_it(word)) {
+        Some((word, color)) => format!("{indent}{color}{word}\x1b[0m{}", &content[word.len()..]),
+        None => line.to_owned(),
     }
-    painted
 }

@@ -128,7 +128,10 @@ type Outcome = Result<Status, Failure>;
 
 /// What was asked. A program that is called `kubectl-netpol` is found by `kubectl`, and names itself as it was called.
 fn parsed() -> Cli {
-    let command = if called(PLUGIN) { Cli::command().bin_name("kubectl netpol") } else { Cli::command() };
+    // what is piped is not folded
+    let width = format::width(std::io::stdout()).map_or(0, |width| width.min(HELP));
+    let command = Cli::command().term_width(width);
+    let command = if called(PLUGIN) { command.bin_name("kubectl netpol") } else { command };
     Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
@@ -137,6 +140,9 @@ fn called(wanted: &str) -> bool {
     let name = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
     name.file_stem().is_some_and(|stem| stem == wanted)
 }
+
+/// Help is read in lines of at most this width.
+const HELP: usize = 100;
 
 /// What the program is called as a plugin of `kubectl`.
 const PLUGIN: &str = "kubectl-netpol";
@@ -180,7 +186,8 @@ fn main() -> ExitCode {
     match outcome {
         Ok(status) => ExitCode::from(status as u8),
         Err(Failure(status, error)) => {
-            eprintln!("error: {error:#}");
+            let text = format!("error: {error:#}\n");
+            eprint!("{}", format::shown(&text, format::width(std::io::stderr()), false));
             ExitCode::from(status as u8)
         }
     }

@@ -3,7 +3,12 @@
 
 mod named;
 
-use std::{io::BufRead as _, net::IpAddr, sync::mpsc, thread};
+use std::{
+    io::{self, BufRead as _},
+    net::IpAddr,
+    sync::mpsc,
+    thread,
+};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -231,7 +236,10 @@ fn follow(agents: &[Agent], path: &str, args: &Args) -> Outcome {
                 let line = serde_json::to_string(&told).context("a flow is always JSON").map_err(Failure::no_answer)?;
                 format::write(&format!("{line}\n"));
             }
-            Ok(told) => format::write(&format!("{}\n", told.text(agents.len() > 1))),
+            Ok(told) => {
+                let text = format!("{}\n", told.text(agents.len() > 1));
+                format::write(&format::shown(&text, format::width(io::stdout()), false));
+            }
             Err(error) => eprintln!("error: {error:#}"),
         }
     }

@@ -1,6 +1,6 @@
 //! `policyctl matrix`: who may speak to whom, as a grid; the machine interface of conformance tests too.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, io, net::IpAddr};
 
 use policy_compiler::{
     explain::{End, Family},
@@ -205,7 +205,7 @@ fn answer(ends: &[Participant], grids: &[Grid], state: &State, output: Output) -
     answer.names = ends.iter().map(|end| end.id.clone()).collect();
     // each of these may be much larger than the matrix itself
     match output {
-        Output::Text | Output::Wide => answer.text = text(ends, grids),
+        Output::Text | Output::Wide => answer.text = text(ends, grids, format::width(io::stdout())),
         Output::Csv | Output::Md => answer.table = Some(table(ends, grids)),
         _ => {}
     }
@@ -213,8 +213,9 @@ fn answer(ends: &[Participant], grids: &[Grid], state: &State, output: Output) -
     answer
 }
 
-/// Grids with their heads written downwards; equal ones once.
-fn text(ends: &[Participant], grids: &[Grid]) -> String {
+/// Grids with their heads written downwards; equal ones once. On a terminal that is too narrow, some columns after the
+/// others.
+fn text(ends: &[Participant], grids: &[Grid], terminal: Option<usize>) -> String {
     let mut told: Vec<(String, &Vec<String>)> = Vec::new();
     for grid in grids {
         let name = format!("{}/{} over {:?}", grid.protocol, grid.port, grid.family);
@@ -225,23 +226,38 @@ fn text(ends: &[Participant], grids: &[Grid]) -> String {
     }
     let width = ends.iter().map(|end| end.id.chars().count()).max().unwrap_or_default();
     let heads: Vec<Vec<char>> = ends.iter().map(|end| end.id.chars().collect()).collect();
+    let room = terminal.map_or(usize::MAX, |terminal| terminal.saturating_sub(width + 2).max(LEAST_COLUMNS));
     let mut text = String::new();
     for (name, rows) in told {
-        text.push_str(&format!("{name}\n"));
-        for line in 0..width {
-            // the heads stand on the grid
-            let letter = |head: &Vec<char>| (line + head.len()).checked_sub(width).map_or(' ', |index| head[index]);
-            let line: String = heads.iter().map(letter).collect();
-            text.push_str(format!("{:width$}  {line}", "").trim_end());
+        for (number, heads) in heads.chunks(room).enumerate() {
+            let first = number * room;
+            let part = if heads.len() < ends.len() {
+                format!(", servers {} to {} of {}", first + 1, first + heads.len(), ends.len())
+            } else {
+                String::new()
+            };
+            text.push_str(&format!("{name}{part}\n"));
+            let height = heads.iter().map(Vec::len).max().unwrap_or_default();
+            for line in 0..height {
+                // the heads stand on the grid
+                let letter =
+                    |head: &Vec<char>| (line + head.len()).checked_sub(height).map_or(' ', |index| head[index]);
+                let line: String = heads.iter().map(letter).collect();
+                text.push_str(format!("{:width$}  {line}", "").trim_end());
+                text.push('\n');
+            }
+            for (end, row) in ends.iter().zip(rows) {
+                let row: String = row.chars().skip(first).take(heads.len()).collect();
+                text.push_str(&format!("{:width$}  {row}\n", end.id));
+            }
             text.push('\n');
         }
-        for (end, row) in ends.iter().zip(rows) {
-            text.push_str(&format!("{:width$}  {row}\n", end.id));
-        }
-        text.push('\n');
     }
     text.trim_end().to_owned() + "\n"
 }
+
+/// So many columns there are at least, whatever the terminal is like.
+const LEAST_COLUMNS: usize = 10;
 
 /// A line for each connection, for `csv` and `md`.
 fn table(ends: &[Participant], grids: &[Grid]) -> Table {
