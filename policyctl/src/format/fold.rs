@@ -1,5 +1,5 @@
 //! Long lines folded to the width of a terminal, at gaps and words, with a hanging indent: [`lines`] for running text,
-//! [`Columns`] for tables. What is piped is never folded.
+//! [`cell`] and [`columns`] for tables. What is piped is never folded.
 
 use std::os::fd::AsFd;
 
