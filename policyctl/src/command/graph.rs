@@ -69,7 +69,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         // one of several sorts of pods is called by its first
         graph.keep(|card| listed.contains(card.name.split(" and ").next().unwrap_or_default()));
     }
-    answer(&graph, &state, args.format.output).print(&args.format)?;
+    let note = (!scope.is_everything()).then_some(CHOSEN);
+    answer(&graph, &state, note, args.format.output).print(&args.format)?;
     format::ended(&state, Status::Answered)
 }
 
@@ -79,7 +80,11 @@ fn names(state: &State, scope: &Scope) -> BTreeSet<String> {
     pods.flat_map(|pod| [pod.to_string(), unit_of(state, pod), pod.namespace.to_string()]).collect()
 }
 
-fn answer(graph: &Graph, state: &State, output: Output) -> Answer {
+/// What is said of a graph of a part.
+const CHOSEN: &str =
+    "Only what is chosen is shown, with what has a line to or from it; what else lets everyone in is left out.";
+
+fn answer(graph: &Graph, state: &State, note: Option<&str>, output: Output) -> Answer {
     let mut answer = Answer { kind: "Graph", list: "edges", ..Answer::default() };
     let inside = || graph.cards.iter().filter(|card| !graph.groups[card.group].outside);
     let folded = inside().filter(|card| card.folded).count();
@@ -92,7 +97,8 @@ fn answer(graph: &Graph, state: &State, output: Output) -> Answer {
     };
     let open = inside().filter(|card| !card.protected).count();
     let restricted = inside().filter(|card| card.restricted).count();
-    let lines = vec![format!("{what}; {open} refuse nobody, the egress of {restricted} is restricted.")];
+    let mut lines = vec![format!("{what}; {open} refuse nobody, the egress of {restricted} is restricted.")];
+    lines.extend(note.map(str::to_owned));
     let mut rows = Vec::new();
     let mut edges = Vec::new();
     for (to, card) in graph.cards.iter().enumerate() {
@@ -124,7 +130,7 @@ fn answer(graph: &Graph, state: &State, output: Output) -> Answer {
     };
     answer.set("nodes", graph.cards.iter().map(node).collect::<Vec<_>>());
     answer.set("edges", edges);
-    answer.text = format!("{}\n\n", lines[0]);
+    answer.text = format!("{}\n\n", lines.join("\n"));
     answer.names = graph.cards.iter().map(|card| card.name.clone()).collect();
     answer.table = Some(Table { head: vec!["SOURCE", "DESTINATION", "PORTS"], narrow: 3, rows });
     answer.state(state);

@@ -150,8 +150,8 @@ impl Graph {
         for (to, card) in self.cards.iter_mut().enumerate() {
             if !listed[to] {
                 card.rows.iter_mut().for_each(|row| row.from.retain(|from| listed[*from]));
-                card.rows.retain(|row| !row.from.is_empty());
-                kept[to] |= !card.rows.is_empty();
+                kept[to] |= card.rows.iter().any(|row| !row.from.is_empty());
+                card.rows.retain(|row| !row.from.is_empty() || row.everyone.is_some());
             }
             card.rows.iter().flat_map(|row| &row.from).for_each(|from| kept[*from] = true);
         }
