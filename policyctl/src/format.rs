@@ -266,6 +266,11 @@ fn wants_color(color: Color) -> bool {
     }
 }
 
+/// Writes a line to stderr, folded where that is a terminal.
+pub(crate) fn tell(line: &str) {
+    eprint!("{}", shown(&format!("{line}\n"), width(io::stderr()), false));
+}
+
 /// Text as a person sees it: folded to the width of a terminal, and coloured.
 pub(crate) fn shown(text: &str, width: Option<usize>, is_painted: bool) -> String {
     let mut shown = String::with_capacity(text.len() + 64);

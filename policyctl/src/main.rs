@@ -186,8 +186,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(status) => ExitCode::from(status as u8),
         Err(Failure(status, error)) => {
-            let text = format!("error: {error:#}\n");
-            eprint!("{}", format::shown(&text, format::width(std::io::stderr()), false));
+            format::tell(&format!("error: {error:#}"));
             ExitCode::from(status as u8)
         }
     }

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let view = match view {
             Ok(view) => view,
             Err(error) => {
-                eprintln!("error: {error:#}");
+                format::tell(&format!("error: {error:#}"));
                 failed = true;
                 continue;
             }

@@ -152,7 +152,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         match told {
             Ok(told) => all.extend(told),
             Err(error) => {
-                eprintln!("error: {error:#}");
+                format::tell(&format!("error: {error:#}"));
                 status = Status::NoAnswer;
             }
         }
@@ -240,7 +240,7 @@ fn follow(agents: &[Agent], path: &str, args: &Args) -> Outcome {
                 let text = format!("{}\n", told.text(agents.len() > 1));
                 format::write(&format::shown(&text, format::width(io::stdout()), false));
             }
-            Err(error) => eprintln!("error: {error:#}"),
+            Err(error) => format::tell(&format!("error: {error:#}")),
         }
     }
     Ok(Status::NoAnswer)

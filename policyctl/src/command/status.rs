@@ -126,7 +126,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
                 nodes.push(view.json(&drops));
             }
             Err(error) => {
-                eprintln!("error: {error:#}");
+                format::tell(&format!("error: {error:#}"));
                 status = Status::NoAnswer;
                 nodes.push(json!({"agent": agent.name, "error": format!("{error:#}")}));
             }

@@ -107,7 +107,7 @@ impl Report {
         let verified = match verified {
             Ok(verified) => verified,
             Err(error) => {
-                eprintln!("error: {error:#}");
+                format::tell(&format!("error: {error:#}"));
                 self.status = Status::NoAnswer;
                 self.nodes.push(json!({"agent": agent.name, "error": format!("{error:#}")}));
                 return;
@@ -115,10 +115,10 @@ impl Report {
         };
         let Verified { node, version, pods, left_out, differences: found } = verified;
         if version != env!("CARGO_PKG_VERSION") {
-            eprintln!(
+            format::tell(&format!(
                 "warning: the agent of {node} is of version {version}, this is {}: they may compile to other tables",
                 env!("CARGO_PKG_VERSION")
-            );
+            ));
         }
         let says = match found.len() {
             0 => "intended = compiled = loaded".to_owned(),

@@ -67,18 +67,18 @@ fn agents(args: &Args, answer: &mut Answer) -> Outcome {
                 }
             }
             Err(error) => {
-                eprintln!("error: {error:#}");
+                format::tell(&format!("error: {error:#}"));
                 told.push(json!({"agent": agent.name, "error": format!("{error:#}")}));
                 status = Status::NoAnswer;
             }
         }
     }
     if !others.is_empty() {
-        eprintln!(
+        format::tell(&format!(
             "warning: this is version {own}, the agents of these nodes are not: {}; they may compile to other tables, \
              and tell less or more",
             others.join(", ")
-        );
+        ));
     }
     answer.set("agents", told);
     Ok(status)

@@ -24,7 +24,7 @@ pub(crate) use self::{
     snapshot::written,
     summary::{Summary, plural},
 };
-use crate::{Failure, agent::Objects, progress::Progress};
+use crate::{Failure, agent::Objects, format::tell, progress::Progress};
 
 /// Flags that say which state is meant.
 #[derive(Debug, clap::Args)]
@@ -113,7 +113,7 @@ impl Live {
     /// On stderr, as much of a state as is asked for.
     fn tell(&self, state: &State) {
         if self.as_of {
-            eprintln!("{}", state.summary.as_of());
+            tell(&state.summary.as_of());
         }
         if self.verbose {
             eprint!("{}", summary::detail(state));
@@ -261,7 +261,7 @@ impl State {
     fn tell_faults(&self) {
         let diagnostics = &self.gathered.diagnostics;
         for diagnostic in diagnostics.iter().take(MAX_TOLD) {
-            eprintln!("{diagnostic}");
+            tell(&diagnostic.to_string());
         }
         if diagnostics.len() > MAX_TOLD {
             eprintln!("warning: {} more findings are not shown", diagnostics.len() - MAX_TOLD);

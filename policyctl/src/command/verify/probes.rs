@@ -168,11 +168,11 @@ impl Plan {
         }
         if !begun.is_empty() {
             let pods: Vec<String> = begun.iter().map(|(pod, ..)| pod.to_string()).collect();
-            eprintln!(
+            crate::format::tell(&format!(
                 "note: to probe from, {} given the container {name}, which stays in the spec until the pod goes: {}",
                 plural(pods.len(), "pod is", "pods are"),
                 pods.join(", ")
-            );
+            ));
         }
         let listen = |(pod, probes, targets, _): (ObjectName, Vec<&'a mut Probe>, Vec<String>, _)| async move {
             match container::found(connection, &pod, &Container { name, image, targets: &targets }).await {

@@ -150,11 +150,11 @@ fn sorted_out(lists: Vec<Result<Listed, Failure>>) -> Result<Vec<Listed>, Failur
         return Err(Failure::Forbidden { resource: forbidden.join(", ") });
     }
     if !optional.is_empty() {
-        eprintln!(
+        crate::format::tell(&format!(
             "warning: you may not list {}: workloads that have no pods yet are not known; the verb \"list\" for them \
              in a ClusterRole helps",
             optional.join(", ")
-        );
+        ));
     }
     Ok(listed)
 }
