@@ -45,20 +45,27 @@ impl<'a> Quick<'a> {
 
     /// The pods, as edited.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        self.cluster.pods.values().filter(|pod| has_network(pod)).map(|pod| self.new_pods.get(&pod.name).unwrap_or(pod))
+        self.cluster.pods.values().filter(|pod| has_network(pod)).map(|pod| self.edited(pod).unwrap_or(pod))
     }
 
     /// A pod, as edited.
     #[must_use]
     pub fn pod(&self, name: &ObjectName) -> Option<&Pod> {
         let pod = self.cluster.pods.get(name).filter(|pod| has_network(pod))?;
-        Some(self.new_pods.get(name).unwrap_or(pod))
+        Some(self.edited(pod).unwrap_or(pod))
     }
 
-    /// A policy, as edited.
-    #[must_use]
-    pub fn policy(&self, name: &ObjectName) -> Option<&Policy> {
-        self.new_policies.get(name).or_else(|| self.cluster.policies.get(name))
+    /// A pod after its edit, if there is one.
+    pub(super) fn edited(&self, pod: &Pod) -> Option<&Pod> {
+        self.new_pods.get(&pod.name)
+    }
+
+    /// The pods of a namespace, as edited.
+    pub(super) fn pods_in(&self, namespace: &Arc<str>) -> impl Iterator<Item = &Pod> {
+        let from = ObjectName::new(namespace.clone(), "");
+        let all =
+            self.cluster.pods.range(from..).map(|(_, pod)| pod).take_while(move |pod| pod.name.namespace == *namespace);
+        all.filter(|pod| has_network(pod)).map(|pod| self.edited(pod).unwrap_or(pod))
     }
 
     /// Edits a pod that is there or a namespace, edits or adds a policy; other events change nothing.
@@ -123,7 +130,12 @@ impl<'a> Quick<'a> {
     ) -> bool {
         let named_on = if ingress { Some(pod) } else { other.pod };
         let ports = rule.ports.as_ref().is_none_or(|ports| ports.iter().any(|entry| opens(entry, named_on, port)));
-        ports && rule.peers.as_ref().is_none_or(|peers| peers.iter().any(|peer| self.is(peer, other)))
+        ports && self.is_peer(rule, other)
+    }
+
+    /// Whether a rule is about the other end.
+    pub(super) fn is_peer(&self, rule: &Rule, other: Other<'_>) -> bool {
+        rule.peers.as_ref().is_none_or(|peers| peers.iter().any(|peer| self.is(peer, other)))
     }
 
     /// Whether a peer of a rule is the other end.

@@ -6,16 +6,15 @@ use serde::de::{Deserializer as _, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
-    MAX_OBJECT, Piece,
     kinds::{self, Said},
-    too_large,
+    pieces::{Each, MAX_OBJECT, Piece, too_large},
     tree::{Entry, Node, Unreadable, Value},
 };
 use crate::{cluster::Position, diagnostic::Kind};
 
 /// Reads the values of `text`, which begins at `line` of its file, up to the first that can't be read. How many there
 /// were, and why the next one can't be read.
-pub(super) fn read(text: &str, line: u32, each: &mut dyn FnMut(Piece<'_>)) -> (usize, Option<Unreadable>) {
+pub(super) fn read<'a>(text: &'a str, line: u32, each: Each<'_, 'a>) -> (usize, Option<Unreadable>) {
     let lines = Lines::new(text, line);
     let mut count = 0;
     let mut stream = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
@@ -35,11 +34,11 @@ pub(super) fn read(text: &str, line: u32, each: &mut dyn FnMut(Piece<'_>)) -> (u
 }
 
 /// A list element by element, anything else as a whole.
-fn value<'a>(raw: &'a RawValue, lines: &Lines<'_>, each: &mut dyn FnMut(Piece<'_>)) -> Result<(), Failure<'a>> {
+fn value<'a>(raw: &'a RawValue, lines: &Lines<'_>, each: Each<'_, 'a>) -> Result<(), Failure<'a>> {
     let text = raw.get();
     let shallow = serde_json::Deserializer::from_str(text).deserialize_any(ShallowVisitor);
     let Shallow::Map(entries) = shallow.map_err(|error| (error, text))? else {
-        return whole(raw, lines).map(|node| each(Piece::Whole(node)));
+        return whole(raw, lines).map(|node| each(Piece::Whole(node), text.len()));
     };
     let (items, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, ..)| key == "items");
     let kind = match &*items {
@@ -47,16 +46,17 @@ fn value<'a>(raw: &'a RawValue, lines: &Lines<'_>, each: &mut dyn FnMut(Piece<'_
         _ => None,
     };
     let (Some(kind), [(_, _, items)]) = (kind, &*items) else {
-        return whole(raw, lines).map(|node| each(Piece::Whole(node)));
+        return whole(raw, lines).map(|node| each(Piece::Whole(node), text.len()));
     };
     let shallow = serde_json::Deserializer::from_str(items.get()).deserialize_any(ShallowVisitor);
     let Shallow::List(items) = shallow.map_err(|error| (error, items.get()))? else { return Ok(()) };
-    each(Piece::List);
+    each(Piece::List, 0);
     for item in items {
-        each(match whole(item, lines) {
+        let piece = match whole(item, lines) {
             Ok(node) => Piece::Item(kind, node),
             Err((error, raw)) => Piece::Broken(lines.unreadable(&error, lines.offset(raw))),
-        });
+        };
+        each(piece, item.get().len());
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod json;
 mod kinds;
 mod list;
 mod origin;
+mod pieces;
 mod plain;
 mod policy;
 mod read;
@@ -21,7 +22,7 @@ mod tree;
 mod workload;
 mod yaml;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use k8s_openapi::{
     api::{
@@ -41,9 +42,10 @@ pub use self::{
 };
 use self::{
     kinds::Said,
+    pieces::Piece,
     read::OddityKind,
     report::{Document, Reporter},
-    tree::{Node, Unreadable, Value},
+    tree::{Node, Unreadable},
 };
 use crate::{
     cluster::{Origin, Position},
@@ -180,99 +182,39 @@ fn intake(
     (intake.diagnostics, intake.ignored)
 }
 
-/// Objects from here on are refused: what the API server stores is at most 1.5 MB (etcd's `--max-request-bytes`), and
-/// one that is not there as its author wrote it takes up to forty times its size to read. Lists may be larger: they are
-/// read element by element.
-const MAX_OBJECT: usize = 4_000_000;
-
-fn too_large() -> String {
-    format!(
-        "one object of more than {} MB, which no API server would take; write lists with each item on lines of its \
-         own, as kubectl prints them, and objects as documents of their own, with --- between them",
-        MAX_OBJECT / 1_000_000
-    )
-}
-
 /// How many diagnostics are kept of one file.
 const MAX_DIAGNOSTICS: usize = 10_000;
-
-/// What a document is made of.
-enum Piece<'a> {
-    /// A document that is no list, or one that can't be taken apart.
-    Whole(Node<'a>),
-    /// A list, whose elements follow.
-    List,
-    /// An element, and what it is if it doesn't say itself.
-    Item(Option<Kind>, Node<'a>),
-    /// An element of a list that can't be read.
-    Broken(Unreadable),
-}
-
-/// What looks like JSON is read as JSON, and as YAML if it is none.
-fn pieces(chunk: yaml::Chunk<'_>, is_json: bool, each: &mut dyn FnMut(Piece<'_>)) -> Result<(), Unreadable> {
-    let mut json_failure = None;
-    if chunk.text.trim_start().starts_with('{') {
-        let (count, failure) = json::read(chunk.text, chunk.line, each);
-        match failure {
-            None => return Ok(()),
-            Some(failure) if count > 0 => return Err(failure),
-            failure => json_failure = failure,
-        }
-    }
-    if let Some(split) = list::split(chunk) {
-        each(Piece::List);
-        let kind = split.kind;
-        split.for_each(|element| {
-            each(match read_one(element).map(|node| (node.value, node.at)) {
-                Ok((Value::List(mut one), _)) if one.len() == 1 => Piece::Item(kind, one.remove(0)),
-                Ok((_, at)) => Piece::Broken(Unreadable { at, message: "this is no element of the list".to_owned() }),
-                Err(failure) => Piece::Broken(failure),
-            });
-        });
-        return Ok(());
-    }
-    match read_one(chunk) {
-        Ok(node) => each(Piece::Whole(node)),
-        Err(failure) => return Err(json_failure.filter(|_| is_json).unwrap_or(failure)),
-    }
-    Ok(())
-}
-
-fn read_one(chunk: yaml::Chunk<'_>) -> Result<Node<'_>, Unreadable> {
-    if chunk.text.len() > MAX_OBJECT {
-        return Err(Unreadable { at: Position { line: chunk.line, column: 1 }, message: too_large() });
-    }
-    plain::read(chunk).map_or_else(|| yaml::read(chunk), Ok)
-}
 
 impl Intake<'_> {
     fn text(&mut self, text: &str, file: &Arc<str>, is_json: bool) {
         let mut number = 0;
-        for chunk in yaml::documents(text) {
-            let result = pieces(chunk, is_json, &mut |piece| match piece {
+        pieces::for_each(text, is_json, |piece| {
+            match piece {
                 Piece::Whole(node) => {
                     number += 1;
                     if !node.is_null() {
-                        self.item(&node, None, Document { file, number });
+                        self.item(node, None, Document { file, number });
                     }
                 }
                 Piece::List => number += 1,
-                Piece::Item(kind, node) => self.item(&node, kind, Document { file, number }),
+                Piece::Item(kind, node) => self.item(node, *kind, Document { file, number }),
                 Piece::Broken(Unreadable { at, message }) => {
-                    self.diagnostics.push(Document { file, number }.error(at, message));
+                    self.diagnostics.push(Document { file, number }.error(*at, message.clone()));
                 }
-            });
-            if let Err(Unreadable { at, message }) = result {
-                number += 1;
-                self.diagnostics.push(Document { file, number }.error(at, message));
+                Piece::Unreadable(Unreadable { at, message }) => {
+                    number += 1;
+                    self.diagnostics.push(Document { file, number }.error(*at, message.clone()));
+                }
+                Piece::End(line) if self.diagnostics.len() > MAX_DIAGNOSTICS => {
+                    let message = format!("more than {MAX_DIAGNOSTICS} mistakes; the rest of the file is not read");
+                    let at = Position { line: *line, column: 1 };
+                    self.diagnostics.push(Document { file, number }.error(at, message));
+                    return ControlFlow::Break(());
+                }
+                Piece::End(_) => {}
             }
-            if self.diagnostics.len() > MAX_DIAGNOSTICS {
-                let message = format!("more than {MAX_DIAGNOSTICS} mistakes; the rest of the file is not read");
-                let at = Position { line: chunk.line, column: 1 };
-                self.diagnostics.push(Document { file, number }.error(at, message));
-                return;
-            }
-        }
+            ControlFlow::Continue(())
+        });
     }
 
     fn item(&mut self, node: &Node<'_>, item_of: Option<Kind>, document: Document<'_>) {

@@ -51,7 +51,9 @@ fn query(source: &ObjectName, destination: &ObjectName, port: Port) -> Query {
 fn changed(before: &Cluster, after: &Cluster, asked: (&ObjectName, &ObjectName, Port)) -> (usize, usize) {
     let ranges = port_ranges_of(&[before, after]);
     let mut ports: Vec<Port> = ranges.iter().map(|range| Some((range.protocol, range.first))).collect();
-    ports.extend([None, asked.2]);
+    // where a range begins with what was asked, its rest is something else
+    let next = asked.2.and_then(|(protocol, port)| Some((protocol, port.checked_add(1)?)));
+    ports.extend([None, asked.2, next]);
     let (old, new) = (Quick::new(before), Quick::new(after));
     let (mut opens, mut closes) = (0, 0);
     for source in before.pods.keys() {

@@ -133,7 +133,7 @@ fn strangers<'a>(
             && policy.name.namespace != pod.name.namespace
             && !policy.subject.pods.requirements.is_empty()
             && policy.subject.pods.matches(&pod.labels)
-            && !quick.pods().any(|other| quick.has(&policy.subject, other))
+            && !quick.pods_in(&policy.name.namespace).any(|other| quick.has(&policy.subject, other))
     })
 }
 

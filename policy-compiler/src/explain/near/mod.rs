@@ -8,7 +8,7 @@ mod elsewhere;
 mod prove;
 mod write;
 
-use std::{cell::Cell, sync::Arc};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -16,8 +16,7 @@ pub use self::elsewhere::ineffective;
 use self::prove::{Attempt, Legs};
 use super::{
     Direction, Element, Explanation, Judgement, Mismatch, MismatchKind, Party, PolicyPart, RulePart, Source,
-    effect::{Effect, MAX_PAIRS},
-    quick::Quick,
+    effect::Effect, quick::Quick,
 };
 use crate::{
     cluster::Cluster,
@@ -138,8 +137,7 @@ pub fn near_misses(
             drafts.push((near, own));
         }
     }
-    let left = Cell::new(MAX_PAIRS);
-    let prover = prove::Prover { cluster, quick: &quick, legs: &legs, left: &left };
+    let prover = prove::Prover { cluster, quick: &quick, legs: &legs };
     prover.prove(drafts)
 }
 

@@ -1,13 +1,11 @@
 //! Edits tried: [`Prover::prove`] leaves of each near miss the fixes that make the connection pass.
 
-use std::cell::Cell;
-
-use super::{Draft, Edit, Fix, NearMiss};
+use super::{Draft, Edit, Fix, NearMiss, name_of};
 use crate::{
     cluster::Cluster,
     explain::{
         Direction, Explanation, Judgement, Other, Party, PartyKind, Quick, Reason, Verdict,
-        effect::{AskedFor, Trial},
+        effect::{AskedFor, Ground, Who},
     },
     manifest,
     model::{Event, ObjectName, Protocol},
@@ -79,11 +77,11 @@ impl<'a> Legs<'a> {
     }
 
     fn asked(&self) -> Vec<AskedFor> {
-        let name = |party: &Party| match party.kind {
-            PartyKind::Pod => ObjectName { namespace: party.namespace.clone(), name: party.name.clone() }.to_string(),
-            _ => party.ip.to_string(),
+        let who = |party: &Party| match party.kind {
+            PartyKind::Pod => Who::Pod(name_of(party)),
+            _ => Who::Outside(party.ip),
         };
-        self.0.iter().map(|leg| (name(leg.source), name(leg.destination), leg.port)).collect()
+        self.0.iter().map(|leg| (who(leg.source), who(leg.destination), leg.port)).collect()
     }
 }
 
@@ -91,8 +89,6 @@ pub(super) struct Prover<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) quick: &'a Quick<'a>,
     pub(super) legs: &'a Legs<'a>,
-    /// How many pairs may still be compared.
-    pub(super) left: &'a Cell<usize>,
 }
 
 /// The near misses of a side, and a policy of its own.
@@ -100,25 +96,25 @@ type OfSide = (Vec<Draft>, Option<Draft>);
 
 impl Prover<'_> {
     pub(super) fn prove(&self, sides: Vec<OfSide>) -> Vec<NearMiss> {
-        let leaders = self.leaders(&sides);
+        let Some(leaders) = self.leaders(&sides) else {
+            let near = sides.into_iter().flat_map(|(near, _)| near).map(|draft| draft.near);
+            return near.filter(|near| near.failures == 1).collect();
+        };
+        let asked = self.legs.asked();
+        let drafts = sides.iter().flat_map(|(near, own)| near.iter().chain(own));
+        let edits = drafts.flat_map(|draft| &draft.attempts).flat_map(|attempt| &attempt.events);
+        let ground = Ground::new(self.cluster, self.quick, &asked, edits);
         let mut found = Vec::new();
-        let count = sides.len();
-        for (index, (near, own)) in sides.into_iter().enumerate() {
+        for (index, (near, own)) in sides.iter().enumerate() {
             // the fix of the other side that this one's are tried with
-            let partner: &[Event] = match &leaders {
-                Some(leaders) if count == 2 => &leaders[1 - index],
-                Some(_) => &[],
-                None => {
-                    found.extend(near.into_iter().map(|draft| draft.near).filter(|near| near.failures == 1));
-                    continue;
-                }
-            };
-            let mut proven: Vec<_> = near.into_iter().map(|draft| self.proven(draft, partner)).collect();
+            let partner: &[Event] = if sides.len() == 2 { &leaders[1 - index] } else { &[] };
+            let mut proven: Vec<_> = near.iter().map(|draft| self.proven(draft, partner, &ground)).collect();
             proven.retain(|near| near.failures == 1 || !near.fixes.is_empty());
             // an edit of a rule changes it for others too; a policy of its own may change less
             let changes = |fix: &Fix| fix.effect.opens + fix.effect.closes;
             let least = proven.iter().flat_map(|near| &near.fixes).map(changes).min();
-            let own = own.map(|draft| self.proven(draft, partner)).filter(|own| !own.fixes.is_empty());
+            let own =
+                own.as_ref().map(|draft| self.proven(draft, partner, &ground)).filter(|own| !own.fixes.is_empty());
             proven.extend(own.filter(|own| least.is_none_or(|least| own.fixes.iter().all(|fix| changes(fix) < least))));
             found.extend(proven);
         }
@@ -143,17 +139,13 @@ impl Prover<'_> {
         }
     }
 
-    fn proven(&self, draft: Draft, partner: &[Event]) -> NearMiss {
-        let Draft { mut near, attempts } = draft;
-        for Attempt { edit, events } in attempts {
-            if self.passes(&[&events, partner]) {
-                let after = self.after(&[&events]);
-                let asked = self.legs.asked();
-                let trial =
-                    Trial { cluster: self.cluster, before: self.quick, after: &after, asked: &asked, left: self.left };
+    fn proven(&self, draft: &Draft, partner: &[Event], ground: &Ground<'_>) -> NearMiss {
+        let mut near = draft.near.clone();
+        for Attempt { edit, events } in &draft.attempts {
+            if self.passes(&[events, partner]) {
                 near.fixes.push(Fix {
-                    edit,
-                    effect: trial.effect(&events),
+                    edit: edit.clone(),
+                    effect: ground.effect(&self.after(&[events]), events),
                     needs_other_side: !partner.is_empty(),
                     objects: events.iter().filter_map(manifest::of).collect(),
                 });
@@ -195,10 +187,7 @@ impl Leg<'_> {
             if !matches!(judgement.reason, Reason::Rule | Reason::NoRule | Reason::NotIsolated) {
                 return true;
             }
-            let pod = |party: &Party| {
-                let name = ObjectName { namespace: party.namespace.clone(), name: party.name.clone() };
-                (party.kind == PartyKind::Pod).then(|| quick.pod(&name)).flatten()
-            };
+            let pod = |party: &Party| (party.kind == PartyKind::Pod).then(|| quick.pod(&name_of(party))).flatten();
             let Some(own) = pod(party) else { return false };
             quick.side(own, ingress, Other { pod: pod(other), address: other.ip }, self.port) != Some(false)
         };

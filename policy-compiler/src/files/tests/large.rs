@@ -1,7 +1,7 @@
 //! Files that are large, or made to be hard to read: what they cost stays in proportion.
 
 use super::{check, check_bytes, names};
-use crate::files::{MAX_DIAGNOSTICS, MAX_OBJECT, parse, read::MAX_ODDITIES};
+use crate::files::{MAX_DIAGNOSTICS, parse, pieces::MAX_OBJECT, read::MAX_ODDITIES};
 
 /// A list as `kubectl` prints it, whose second element is broken.
 const LIST: &str = "apiVersion: v1
@@ -102,4 +102,33 @@ fn many_keys_and_many_mistakes() {
     assert_eq!(parsed.diagnostics.len(), MAX_DIAGNOSTICS + 2);
     let last = parsed.diagnostics.last().map(ToString::to_string).unwrap_or_default();
     assert!(last.contains("more than 10000 mistakes; the rest of the file is not read"), "{last}");
+}
+
+/// What is read ahead comes in the order of the file, with its own numbers and lines.
+#[test]
+fn a_large_file_is_read_in_order() {
+    let filler = "x".repeat(20_000);
+    let pod = |number| {
+        format!("---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: p{number}\n  annotations: {{a: {filler}}}\n")
+    };
+    let text: String = (0..200).map(pod).collect();
+    let parsed = parse("f.yaml", text.as_bytes());
+    assert_eq!(parsed.diagnostics, []);
+    let read: Vec<_> = parsed
+        .objects
+        .iter()
+        .map(|located| {
+            let place = &located.origin.place;
+            (located.object.metadata().name.clone().unwrap_or_default(), place.document, place.line)
+        })
+        .collect();
+    let expected: Vec<_> = (0..200).map(|number| (format!("p{number}"), number + 1, number * 6 + 2)).collect();
+    assert_eq!(read, expected);
+}
+
+/// Nobody reads ahead what nobody takes any more.
+#[test]
+fn a_large_file_of_mistakes_is_not_read_to_its_end() {
+    let parsed = parse("f.yaml", format!("---\nx: {}\n", "y".repeat(100)).repeat(MAX_DIAGNOSTICS * 3).as_bytes());
+    assert_eq!(parsed.diagnostics.len(), MAX_DIAGNOSTICS + 2);
 }
