@@ -3,12 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    process::Command,
-};
+mod ports;
 
+use std::{collections::BTreeMap, fs, process::Command};
+
+use ports::Ports;
 use serde_json::{Value, json};
 
 fn answer(args: &[&str]) -> Value {
@@ -23,44 +22,14 @@ fn answer(args: &[&str]) -> Value {
 }
 
 /// Ports that something in the files begins or ends at, and their neighbours.
-const TOLD: [u32; 24] = [
+const TOLD: [u16; 24] = [
     1, 2, 52, 53, 54, 55, 79, 80, 81, 442, 443, 444, 5431, 5432, 5433, 8079, 8080, 8081, 8442, 8443, 8444, 9187, 9188,
     65535,
 ];
 
-/// Protocol and port, of those in [`TOLD`]; 0 is a protocol without ports.
-type Ports = BTreeSet<(&'static str, u32)>;
-
-/// Reads `TCP 80,8000-8001 UDP ICMP`, and `all ports`.
+/// Those of [`TOLD`] that a text names.
 fn ports(text: &str) -> Ports {
-    let all = |protocol| TOLD.into_iter().map(move |port| (protocol, port));
-    let mut ports = Ports::new();
-    let mut words = text.split(' ').filter(|word| !word.is_empty()).peekable();
-    while let Some(word) = words.next() {
-        match word {
-            "all" => {
-                assert_eq!(words.next(), Some("ports"));
-                ports.extend(["TCP", "UDP", "SCTP"].into_iter().flat_map(all));
-                ports.insert(("ICMP", 0));
-            }
-            "ICMP" => drop(ports.insert(("ICMP", 0))),
-            protocol => {
-                let protocol = ["TCP", "UDP", "SCTP"].into_iter().find(|known| *known == protocol).unwrap();
-                match words.next_if(|next| next.starts_with(|first: char| first.is_ascii_digit())) {
-                    None => ports.extend(all(protocol)),
-                    Some(numbers) => {
-                        for range in numbers.split(',') {
-                            let (first, last) = range.split_once('-').unwrap_or((range, range));
-                            let (first, last): (u32, u32) = (first.parse().unwrap(), last.parse().unwrap());
-                            let within = TOLD.into_iter().filter(|port| (first..=last).contains(port));
-                            ports.extend(within.map(|port| (protocol, port)));
-                        }
-                    }
-                }
-            }
-        }
-    }
-    ports
+    ports::ports(text, &TOLD)
 }
 
 fn text(value: &Value) -> &str {
@@ -199,6 +168,37 @@ fn any_pod_is_more_than_the_pods_there_are() {
             assert_eq!(any, if everywhere { open } else { "" }, "{selector}, everywhere: {everywhere}");
             assert_eq!(ingress["world"]["ports"], "");
             assert_eq!(ingress["protected"], "yes");
+        }
+    }
+}
+
+/// Nothing of what is drawn of an explanation is left out, however long names are.
+#[test]
+fn names_beside_gates_are_whole() {
+    let namespace = "payment-services-staging-eu-central";
+    let pods =
+        ["recommendation-engine-batch-worker-canary-6c9f7d8b54-x2x4z", "settlement-reconciliation-database-primary-0"];
+    let [from, to] = pods.map(|pod| format!("{namespace}/{pod}"));
+    for format in ["svg", "html"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_policyctl"))
+            .args(["explain", "-f", "long", &from, &format!("{to}:5432"), "-o", format])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop"))
+            .output()
+            .unwrap();
+        let drawn = String::from_utf8(output.stdout).unwrap();
+        // html says it all in words too
+        let picture = &drawn[drawn.find("<svg").unwrap()..drawn.find("</svg>").unwrap()];
+        assert!(!picture.contains('\u{2026}'), "{picture}");
+        let texts = picture.split("<text ").skip(1).map(|text| {
+            let text = &text[text.find('>').unwrap() + 1..];
+            &text[..text.find('<').unwrap()]
+        });
+        let written: String = texts.collect();
+        let policy = "allow-reconciliation-workers-to-the-settlement-database";
+        let label = "app.kubernetes.io/name=recommendation-engine-batch-worker";
+        for whole in [&*from, &*to, policy, label, "pod 10.1.0.1", &format!("egress of {}", pods[0])] {
+            let whole = whole.replace(' ', "");
+            assert!(written.replace(' ', "").contains(&whole), "{whole} is not in {written}");
         }
     }
 }

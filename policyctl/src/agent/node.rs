@@ -75,8 +75,8 @@ impl Trouble {
     }
 }
 
-/// The agents of a cluster, by their nodes' names.
-pub(crate) fn all(args: &ClusterArgs, namespace: &str) -> Result<Vec<Agent>, Failure> {
+/// The agents of a cluster, by their nodes' names. `patience` is how long each may be silent.
+pub(crate) fn all(args: &ClusterArgs, namespace: &str, patience: Option<Duration>) -> Result<Vec<Agent>, Failure> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -90,7 +90,7 @@ pub(crate) fn all(args: &ClusterArgs, namespace: &str) -> Result<Vec<Agent>, Fai
         .map_err(Failure::no_answer)?;
     // what is asked later is carried by it until the process ends
     thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
-    let mut agents: Vec<Agent> = pods.into_iter().filter_map(|pod| agent(&link, namespace, pod)).collect();
+    let mut agents: Vec<Agent> = pods.into_iter().filter_map(|pod| agent(&link, namespace, pod, patience)).collect();
     if agents.is_empty() {
         return Err(Failure::no_answer(anyhow::anyhow!(
             "there are no agents' pods in namespace {namespace}; --agent-namespace names another one, --agent a socket"
@@ -119,11 +119,11 @@ async fn pods(link: &Link, namespace: &str) -> anyhow::Result<Vec<Pod>> {
     let pods = Api::<Pod>::namespaced(link.client.clone(), namespace);
     let params = ListParams::default().labels(LABELS);
     let list = timeout(link.timeout, pods.list(&params)).await;
-    let list = list.with_context(|| format!("no answer within {} s", link.timeout.as_secs_f64()))?;
+    let list = list.map_err(|_| anyhow::anyhow!("no answer within {} s", link.timeout.as_secs_f64()))?;
     Ok(list.map_err(|error| anyhow::anyhow!("{}", said(&error)))?.items)
 }
 
-fn agent(link: &Link, namespace: &str, pod: Pod) -> Option<Agent> {
+fn agent(link: &Link, namespace: &str, pod: Pod, patience: Option<Duration>) -> Option<Agent> {
     let node = pod.spec.and_then(|spec| spec.node_name)?;
     let pod_name = pod.metadata.name?;
     let is_going = pod.metadata.deletion_timestamp.is_some();
@@ -134,7 +134,7 @@ fn agent(link: &Link, namespace: &str, pod: Pod) -> Option<Agent> {
         let state = if is_going { "being removed" } else { &*phase };
         Place::Away(format!("its pod {namespace}/{pod_name} is {state}"))
     };
-    Some(Agent { name: format!("node {node}"), place })
+    Some(Agent { name: format!("node {node}"), place, patience })
 }
 
 impl Seat {
@@ -186,10 +186,11 @@ impl Seat {
             .stderr(true)
             .max_stdout_buf_size(1 << 16);
         let asked = timeout(self.link.timeout, pods.exec(&self.pod, RELAY, &params)).await;
-        let limit = || {
-            format!("pod {}/{} can't be entered within {} s", self.namespace, self.pod, self.link.timeout.as_secs_f64())
+        let limit = |_| {
+            let (namespace, pod, limit) = (&self.namespace, &self.pod, self.link.timeout.as_secs_f64());
+            anyhow::anyhow!("pod {namespace}/{pod} can't be entered within {limit} s")
         };
-        asked.with_context(limit)?.map_err(|error| {
+        asked.map_err(limit)?.map_err(|error| {
             anyhow::anyhow!(
                 "pod {}/{} can't be entered ({}); it takes the verb \"create\" for \"pods/exec\" there",
                 self.namespace,

@@ -7,7 +7,7 @@ use enforcer_abi::{CHUNK_BITS, Op, PodEntry, PortKey, RowValue, TableId, protoco
 use policy_compiler::{Contents, PodTables};
 use serde::Deserialize;
 
-use super::{Agent, Head, Moment, PATIENCE, end};
+use super::{Agent, Head, Moment, end};
 
 /// Whose tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,13 +56,13 @@ impl Agent {
             Of::Compiled => "compiled",
             Of::Loaded => "loaded",
         };
-        let mut answer = self.ask(&format!("/v1/tables?of={which}"), Some(PATIENCE))?;
-        let head = self.head(&mut answer)?;
+        let mut answer = self.ask(&format!("/v1/tables?of={which}"), false)?;
+        let head = self.first(&mut answer)?;
         let (mut pods, mut entries, mut contents) = (Vec::new(), BTreeMap::new(), Contents::default());
         let mut line = Vec::new();
         loop {
             line.clear();
-            if answer.read_until(b'\n', &mut line).with_context(|| self.silent())? == 0 {
+            if answer.read_until(b'\n', &mut line)? == 0 {
                 bail!("{}", self.broken_off());
             }
             if line.starts_with(b"{\"end\"") {

@@ -40,23 +40,26 @@ pub(crate) fn run(args: &Args) -> Outcome {
         None => ObjectName::new(&*args.namespace, &*args.pod),
     };
     let agents = args.agents.agents()?;
-    let mut failed = false;
-    for (agent, view) in asked::each(&agents, Agent::state::<View>) {
-        let view = match view {
-            Ok(view) => view,
-            Err(error) => {
-                format::tell(&format!("error: {error:#}"));
-                failed = true;
-                continue;
-            }
-        };
-        let Some(pod) = view.pods.iter().find(|pod| pod.name() == name.to_string()) else { continue };
-        let dump = Dump::read(agent, pod, &view.node).map_err(Failure::no_answer)?;
-        dump.answer(args.agents.verbose).print(&args.format)?;
-        return Ok(Status::Answered);
+    let wanted = name.to_string();
+    let found = asked::first(agents, move |agent| {
+        let mut view = agent.state::<View>()?;
+        let place = view.pods.iter().position(|pod| pod.name() == wanted);
+        Ok(place.map(|place| (view.pods.swap_remove(place), view.node)))
+    });
+    match found {
+        Ok((agent, (pod, node))) => {
+            let dump = Dump::read(&agent, &pod, &node).map_err(Failure::no_answer)?;
+            dump.answer(args.agents.verbose).print(&args.format)?;
+            Ok(Status::Answered)
+        }
+        Err(errors) => {
+            errors.iter().for_each(|error| format::tell(&format!("error: {error:#}")));
+            let among = if errors.is_empty() { "the agents that were asked" } else { "the agents that answer" };
+            Err(Failure::no_answer(anyhow::anyhow!(
+                "no pod {name} is on a node of {among}; policyctl status lists theirs"
+            )))
+        }
     }
-    let among = if failed { "the agents that answer" } else { "the agents that were asked" };
-    Err(Failure::no_answer(anyhow::anyhow!("no pod {name} is on a node of {among}; policyctl status lists theirs")))
 }
 
 /// What is known of a pod.

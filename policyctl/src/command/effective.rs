@@ -106,7 +106,7 @@ fn merge(rule: &Rule, origin: &str, policy: &ObjectName, quick: &Quick<'_>, merg
         }
     };
     match &rule.peers {
-        None => add("everybody".to_owned(), quick.pods().count()),
+        None => add("everybody".to_owned(), quick.pods().filter(|pod| !pod.addresses.is_empty()).count()),
         Some(peers) => {
             for peer in peers {
                 let is = |pod: &&Pod| {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use self::named::Rules;
 use crate::{
     Failure, Outcome, Status,
-    agent::{Agent, PATIENCE, asked},
+    agent::{Agent, asked},
     format::{self, Answer, Output, Table},
 };
 
@@ -212,7 +212,7 @@ fn escaped(text: &str) -> String {
 /// What an agent remembers.
 fn remembered(agent: &Agent, path: &str) -> anyhow::Result<Vec<Told>> {
     let mut rules = Rules::of(agent)?;
-    let answer = agent.ask(path, Some(PATIENCE))?;
+    let answer = agent.ask(path, false)?;
     answer.lines().map(|line| rules.told(&line?)).collect()
 }
 
@@ -249,7 +249,7 @@ fn follow(agents: &[Agent], path: &str, args: &Args) -> Outcome {
 /// Hands on what an agent tells for as long as it is wanted.
 fn followed(agent: &Agent, path: &str, mut each: impl FnMut(Told) -> bool) -> anyhow::Result<()> {
     let mut rules = Rules::of(agent)?;
-    let answer = agent.ask(path, None)?;
+    let answer = agent.ask(path, true)?;
     for line in answer.lines() {
         let line = line.with_context(|| format!("the agent at {} can't be read any more", agent.name))?;
         if !each(rules.told(&line)?) {

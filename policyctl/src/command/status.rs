@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::flows::Record;
 use crate::{
     Outcome, Status,
-    agent::{Agent, PATIENCE, asked},
+    agent::{Agent, asked},
     format::{self, Answer, Output, Table},
     source::plural,
 };
@@ -145,7 +145,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
 /// The last drops that the agent remembers, oldest first, and how many it remembers.
 fn drops(agent: &Agent) -> anyhow::Result<(Vec<Record>, usize)> {
-    let answer = agent.ask("/events?follow=false&verdict=denied", Some(PATIENCE))?;
+    let answer = agent.ask("/events?follow=false&verdict=denied", false)?;
     let mut drops: Vec<Record> = Vec::new();
     let mut count = 0;
     for line in answer.lines() {

@@ -2,8 +2,8 @@
 //! [`Crossing::draw`]. What fails stands in the gate that it closes.
 
 use super::{
-    canvas::{Canvas, MARGIN, TEXT},
-    letters::{shortened, width},
+    canvas::{Canvas, MARGIN, SMALL, TEXT},
+    letters::{bold_width, width, wrapped},
     markup::Markup,
     page::{Page, page},
 };
@@ -60,8 +60,8 @@ pub(crate) struct Crossing {
 const CARD: i32 = 172;
 const GATE: i32 = 264;
 const WIRE: i32 = 34;
-/// From the top of a lane to its line.
-const DEPTH: i32 = 34;
+/// Around what is written in a gate, and in a card.
+const INSET: i32 = 14;
 const STEP: i32 = 17;
 
 impl Crossing {
@@ -76,8 +76,11 @@ impl Crossing {
     fn on(&self, mut canvas: Canvas, mut y: i32, footer: &[String]) -> String {
         for lane in &self.lanes {
             if !lane.heading.is_empty() {
-                canvas.fitted("strong", (MARGIN, y + 16), &lane.heading, 2 * CARD + 2 * GATE + 3 * WIRE);
-                y += 26;
+                for line in wrapped(&lane.heading, 2 * CARD + 2 * GATE + 3 * WIRE, bold) {
+                    canvas.text("strong", (MARGIN, y + 16), &line);
+                    y += STEP;
+                }
+                y += 26 - STEP;
             }
             lane.draw(&mut canvas, y);
             y = canvas.bottom() + 20;
@@ -109,53 +112,83 @@ impl Crossing {
 
 impl Lane {
     fn draw(&self, canvas: &mut Canvas, top: i32) {
-        let line = top + DEPTH;
+        // below what the gates are called
+        let titles = self.gates.iter().map(|gate| gate.titles().len()).max().unwrap_or_default();
+        let depth = 25 + rows(titles);
+        let line = top + depth;
         let mut x = MARGIN;
-        self.from.draw(canvas, (x, top));
+        self.from.draw(canvas, (x, top), depth);
         x += CARD;
         let mut reached = true;
         for gate in &self.gates {
             canvas.path(if reached { "line" } else { "wait" }, &format!("M{x} {line}h{WIRE}"));
             x += WIRE;
-            gate.draw(canvas, (x, top), reached);
+            gate.draw(canvas, (x, top), depth, reached);
             reached &= gate.passes;
             x += GATE;
         }
         canvas.path(if reached { "line" } else { "wait" }, &format!("M{x} {line}h{}", WIRE - 7));
         let arrow = if reached { "arrow" } else { "quiet" };
         canvas.path(arrow, &format!("M{} {}l8 5l-8 5z", x + WIRE - 9, line - 5));
-        self.to.draw(canvas, (x + WIRE, top));
+        self.to.draw(canvas, (x + WIRE, top), depth);
     }
 }
 
 impl Card {
-    fn draw(&self, canvas: &mut Canvas, (x, y): (i32, i32)) {
-        let lines = i32::try_from(self.lines.len()).unwrap_or_default();
-        let height = (2 * DEPTH).max(36 + lines * STEP);
+    /// `depth` is that of the line that it ends.
+    fn draw(&self, canvas: &mut Canvas, (x, y): (i32, i32), depth: i32) {
+        let room = CARD - 2 * INSET;
+        let name = wrapped(&self.name, room, bold);
+        let lines: Vec<String> = self.lines.iter().flat_map(|line| wrapped(line, room, small)).collect();
+        let height = (2 * depth).max(19 + rows(name.len() + lines.len()));
         canvas.rectangle("card", (x, y), (CARD, height), 6);
-        canvas.fitted("strong", (x + 12, y + 23), &self.name, CARD - 24);
-        for (line, text) in (1..).zip(&self.lines) {
-            canvas.fitted("small quiet", (x + 12, y + 24 + line * STEP), text, CARD - 24);
+        let mut at = y + 23;
+        for line in name {
+            canvas.text("strong", (x + INSET, at), &line);
+            at += STEP;
+        }
+        for line in lines {
+            canvas.text("small quiet", (x + INSET, at + 1), &line);
+            at += STEP;
         }
     }
 }
 
 impl Gate {
-    fn draw(&self, canvas: &mut Canvas, (x, y): (i32, i32), reached: bool) {
-        let line = y + DEPTH;
-        let text = x + 14;
-        let room = GATE - 28;
+    fn titles(&self) -> Vec<String> {
+        wrapped(&self.title, GATE - 2 * INSET, small)
+    }
+
+    fn draw(&self, canvas: &mut Canvas, (x, y): (i32, i32), depth: i32, reached: bool) {
+        let text = x + INSET;
+        let room = GATE - 2 * INSET;
         let mut lines: Vec<(&str, String)> = Vec::new();
         for part in &self.lines {
             let (class, text) = match part {
                 Line::Plain(text) => ("small quiet", text),
                 Line::Failed(text) => ("small no", text),
             };
-            lines.extend(wrapped(text, room).into_iter().map(|text| (class, text)));
+            lines.extend(wrapped(text, room, small).into_iter().map(|text| (class, text)));
         }
-        let because = wrapped(&self.because, room * 100 / 112);
-        let count = i32::try_from(lines.len() + because.len()).unwrap_or_default();
-        canvas.rectangle("box", (x, y), (GATE, 2 * DEPTH + count * STEP), 6);
+        let because = wrapped(&self.because, room, bold);
+        canvas.rectangle("box", (x, y), (GATE, depth + 34 + rows(lines.len() + because.len())), 6);
+        self.draw_wire(canvas, (x, y + depth), reached);
+        for (at, title) in (y + 18..).step_by(STEP.unsigned_abs() as usize).zip(self.titles()) {
+            canvas.text("small quiet", (text, at), &title);
+        }
+        let mut at = y + depth + 38;
+        for line in because {
+            canvas.text(if self.passes { "yes strong" } else { "no strong" }, (text, at), &line);
+            at += STEP;
+        }
+        for (class, line) in lines {
+            canvas.text(class, (text, at), &line);
+            at += STEP;
+        }
+    }
+
+    /// The line through it, as far as it gets.
+    fn draw_wire(&self, canvas: &mut Canvas, (x, line): (i32, i32), reached: bool) {
         let wire = if reached { "line" } else { "wait" };
         let centre = x + GATE / 2;
         if self.passes {
@@ -172,30 +205,18 @@ impl Gate {
             );
             canvas.text("no small strong", (centre + 12, line - 8), "closed");
         }
-        canvas.fitted("small quiet", (text, y + 18), &self.title, GATE / 2 - 30);
-        let mut at = y + 2 * DEPTH + 4;
-        for line in because {
-            canvas.text(if self.passes { "yes strong" } else { "no strong" }, (text, at), &line);
-            at += STEP;
-        }
-        for (class, line) in lines {
-            canvas.text(class, (text, at), &line);
-            at += STEP;
-        }
     }
 }
 
-/// Lines no wider than there is room, cut between words where that is possible.
-fn wrapped(text: &str, room: i32) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let Some(last) = lines.last_mut() else { break };
-        let longer = if last.is_empty() { word.to_owned() } else { format!("{last} {word}") };
-        if width(&longer, TEXT) <= room || last.is_empty() {
-            *last = longer;
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines.into_iter().map(|line| shortened(&line, TEXT, room).into_owned()).collect()
+/// The height of so many lines of text.
+fn rows(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or_default() * STEP
+}
+
+fn bold(text: &str) -> i32 {
+    bold_width(text, TEXT)
+}
+
+fn small(text: &str) -> i32 {
+    width(text, SMALL)
 }

@@ -1,4 +1,4 @@
-//! How wide a text is, and how it is shortened where it is too wide: [`width`], [`shortened`].
+//! How wide a text is, and how it is shortened or broken where it is too wide: [`width`], [`shortened`], [`wrapped`].
 //!
 //! Pictures are laid out without a renderer, by the advance widths of Helvetica, which Arial, Liberation Sans and Arimo
 //! share; [`FONTS`] names those. Of letters beyond ASCII the widest is assumed.
@@ -61,9 +61,74 @@ pub(crate) fn shortened(text: &str, size: i32, max: i32) -> Cow<'_, str> {
     Cow::Borrowed("\u{2026}")
 }
 
+/// The text in lines no wider than `max`: broken between words, and a word that is too wide by itself where its parts
+/// end, or else anywhere. Nothing is left out.
+pub(crate) fn wrapped(text: &str, max: i32, width: impl Fn(&str) -> i32) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for (index, word) in text.split(' ').enumerate() {
+        let space = if index == 0 { "" } else { " " };
+        let last = lines.last().map(String::as_str).unwrap_or_default();
+        let longer = format!("{last}{space}{word}");
+        if width(&longer) <= max {
+            lines.pop();
+            lines.push(longer);
+            continue;
+        }
+        if last.is_empty() {
+            lines.pop();
+        }
+        lines.extend(broken(word, max, &width));
+    }
+    lines
+}
+
+/// One word in as many lines as it needs.
+fn broken(word: &str, max: i32, width: &impl Fn(&str) -> i32) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut rest = word;
+    while !rest.is_empty() && width(rest) > max {
+        let fits = |end: &usize| *end < rest.len() && width(&rest[..*end]) <= max;
+        let ends: Vec<usize> = rest.char_indices().map(|(start, letter)| start + letter.len_utf8()).collect();
+        let is_part = |end: &usize| rest[..*end].ends_with(['/', '-', '.', '=', ',', ':', '_']);
+        let fitting: Vec<usize> = ends.iter().copied().filter(fits).collect();
+        // a letter at least, so that there is an end to it
+        let end = fitting.iter().copied().rfind(is_part).or(fitting.last().copied()).or(ends.first().copied());
+        let (line, after) = rest.split_at(end.unwrap_or(rest.len()));
+        lines.push(line.to_owned());
+        rest = after;
+    }
+    if !rest.is_empty() || lines.is_empty() {
+        lines.push(rest.to_owned());
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_are_broken_and_stay_whole() {
+        #[track_caller]
+        fn check(text: &str, max: i32, expected: &[&str]) {
+            assert_eq!(wrapped(text, max, |text| width(text, 10)), expected);
+        }
+        check("shop/web", 100, &["shop/web"]);
+        check("isolated by shop/db-ingress, shop/deny", 100, &["isolated by", "shop/db-ingress,", "shop/deny"]);
+        check(
+            "shop/the-gateway-of-the-shop-6c9f7d8b5-x2x4z",
+            100,
+            &["shop/the-gateway-of-", "the-shop-6c9f7d8b5-", "x2x4z"],
+        );
+        check("egress of the-gateway-of-the-shop", 100, &["egress of", "the-gateway-of-the-", "shop"]);
+        check("thisisonewordofmanyletters", 60, &["thisisonewor", "dofmanylette", "rs"]);
+        check("web", 0, &["w", "e", "b"]);
+        check("", 0, &[""]);
+        for max in 1..200 {
+            let text = "pod on the network of its node, fd00:10:244:1::4711 \u{4e16}\u{754c}";
+            assert_eq!(wrapped(text, max, |text| width(text, 10)).concat().replace(' ', ""), text.replace(' ', ""));
+        }
+    }
 
     #[test]
     fn long_names_are_shortened_in_the_middle() {

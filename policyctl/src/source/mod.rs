@@ -18,7 +18,7 @@ use policy_compiler::{
 
 use self::summary::Taken;
 pub(crate) use self::{
-    cluster::{About, Args as ClusterArgs, Connection, connect, fetch, server_version},
+    cluster::{About, Args as ClusterArgs, Connection, connect, duration, fetch, server_version},
     files::{below, bytes},
     scope::{Scope, Scoped},
     snapshot::written,

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
+mod nodes;
 #[path = "../schema/mod.rs"]
 mod schema;
 #[path = "../cluster/server.rs"]
@@ -38,22 +39,9 @@ impl Recorded {
                 let mut connection = BufReader::new(connection.unwrap());
                 let mut request = String::new();
                 connection.read_line(&mut request).unwrap();
-                let path = request.split(' ').nth(1).unwrap();
-                let (status, body) = match path.split('?').next().unwrap() {
-                    "/state" => ("200 OK", recorded("state.json")),
-                    "/events" if path.contains("pod=old") => ("404 Not Found", String::new()),
-                    "/events" if path.contains("verdict=denied") => {
-                        let all = recorded("events.jsonl");
-                        let denied = all.lines().filter(|line| !line.contains(r#""kind":"flow""#));
-                        ("200 OK", denied.map(|line| format!("{line}\n")).collect())
-                    }
-                    "/events" => ("200 OK", recorded("events.jsonl")),
-                    "/v1/objects" => ("200 OK", recorded("objects.jsonl")),
-                    "/v1/tables" if path.ends_with("compiled") => ("200 OK", recorded("compiled.jsonl")),
-                    _ => ("200 OK", recorded(loaded)),
-                };
+                let reply = reply(request.split(' ').nth(1).unwrap(), loaded);
                 // whoever asked may have heard enough
-                let _ = write!(connection.get_mut(), "HTTP/1.0 {status}\r\n\r\n{body}");
+                let _ = write!(connection.get_mut(), "{reply}");
             }
         });
         Self { folder, cluster: Server::of("k8s") }
@@ -97,6 +85,24 @@ impl Recorded {
         let time = said.split_once("policyctl-probe-").and_then(|(_, rest)| rest.split([',', ' ', '"']).next());
         time.map(|time| said.replace(time, "TIME")).unwrap_or(said)
     }
+}
+
+/// What an agent answers at `path`.
+fn reply(path: &str, loaded: &str) -> String {
+    let (status, body) = match path.split('?').next().unwrap() {
+        "/state" => ("200 OK", recorded("state.json")),
+        "/events" if path.contains("pod=old") => ("404 Not Found", String::new()),
+        "/events" if path.contains("verdict=denied") => {
+            let all = recorded("events.jsonl");
+            let denied = all.lines().filter(|line| !line.contains(r#""kind":"flow""#));
+            ("200 OK", denied.map(|line| format!("{line}\n")).collect())
+        }
+        "/events" => ("200 OK", recorded("events.jsonl")),
+        "/v1/objects" => ("200 OK", recorded("objects.jsonl")),
+        "/v1/tables" if path.ends_with("compiled") => ("200 OK", recorded("compiled.jsonl")),
+        _ => ("200 OK", recorded(loaded)),
+    };
+    format!("HTTP/1.0 {status}\r\n\r\n{body}")
 }
 
 fn recorded(file: &str) -> String {

@@ -271,6 +271,11 @@ const METRICS: &str = "(() => {
   return width;
 })()";
 
+/// Ends with names longer than the boxes that they are drawn in.
+const LONG_SOURCE: &str =
+    "payment-services-staging-eu-central/recommendation-engine-batch-worker-canary-6c9f7d8b54-x2x4z";
+const LONG_DESTINATION: &str = "payment-services-staging-eu-central/settlement-reconciliation-database-primary-0";
+
 fn no_texts_overlap(browser: &mut Browser) -> Result<()> {
     let any = draw("matrix -o svg -f k8s")?;
     browser.open(&any.file)?;
@@ -287,6 +292,7 @@ fn no_texts_overlap(browser: &mut Browser) -> Result<()> {
         "explain -o svg -f k8s shop/deploy/wbe shop/db-0:5432",
         "explain -o svg -f k8s shop/deploy/web shop/sts/db",
         "explain -o svg -f k8s shop/deploy/web shop/svc/db",
+        &format!("explain -o svg -f long {LONG_SOURCE} {LONG_DESTINATION}:5432"),
     ] {
         let picture = draw(args)?;
         browser.open(&picture.file)?;

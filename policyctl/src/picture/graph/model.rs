@@ -70,7 +70,7 @@ pub(crate) struct Row {
 pub(crate) enum Everyone {
     /// Every pod.
     Pods,
-    /// Every pod, and the world.
+    /// Every pod, the nodes and the world.
     World,
 }
 
@@ -183,16 +183,16 @@ impl Graph {
 
     fn rows(&self, sides: &Sides<'_>, to: usize, denied: bool) -> Vec<Row> {
         let pods: Vec<_> = (0..self.cards.len()).filter(|card| !self.is_outside(*card)).collect();
-        let world: Vec<_> =
-            (0..self.cards.len()).filter(|card| self.is_outside(*card) && !self.is_nodes(*card)).collect();
-        let (any_pod, all_world) = if self.is_outside(to) {
-            // the outside refuses nobody
+        let world: Vec<_> = (0..self.cards.len()).filter(|card| self.is_outside(*card)).collect();
+        // what is outside refuses nobody, but for the back ends of node ports
+        let is_free = self.is_outside(to) && !self.cards[to].protected;
+        let (any_pod, all_world) = if is_free {
             (sides.grid.probes.clone(), Vec::new())
         } else {
             (sides.let_in(&pods, to), sides.let_in(&world, to))
         };
         let mut rows = Vec::new();
-        if !self.is_outside(to) && !any_pod.is_empty() {
+        if !is_free && !any_pod.is_empty() {
             let is_all = all_world == any_pod && !world.is_empty();
             let everyone = Some(if is_all { Everyone::World } else { Everyone::Pods });
             let ports = Between { all: any_pod.clone(), some: Vec::new() };
@@ -207,7 +207,7 @@ impl Graph {
             }
             let mut open = sides.open(from, to);
             // who may go everywhere and is let in with everybody needs no line
-            let is_everybody = !self.is_outside(from) || self.is_nodes(from) || covers_world;
+            let is_everybody = !self.is_outside(from) || covers_world;
             let goes = |probe: &Option<PortRange>| self.cards[from].anywhere.contains(probe);
             open.all.retain(|probe| !(is_everybody && goes(probe) && any_pod.contains(probe)));
             if self.is_nodes(from) {

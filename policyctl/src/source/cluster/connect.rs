@@ -32,7 +32,7 @@ pub(crate) struct Args {
 }
 
 /// `10s`, `1m`, `500ms`, `2h` or a number of seconds; nothing at all is for ever.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let unit = text.trim_start_matches(|letter: char| letter.is_ascii_digit());
     let number: u64 = text[..text.len() - unit.len()].parse().map_err(|_| "write a time such as 30s or 1m")?;
     let milliseconds = match unit {
@@ -112,7 +112,8 @@ impl Chosen {
                 config
             }
         };
-        config.connect_timeout = Some(self.timeout.min(CONNECT));
+        // a shorter time is up for the request as a whole, which is told better
+        config.connect_timeout = (self.timeout > CONNECT).then_some(CONNECT);
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let client = Client::try_from(config).map_err(|error| match error {
             kube::Error::Auth(error) => credentials(&server, &error),

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 
-pub(crate) use self::connect::{Args, Connection};
+pub(crate) use self::connect::{Args, Connection, duration};
 use self::{
     connect::Chosen,
     failure::Failure,

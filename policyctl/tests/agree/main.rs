@@ -1,19 +1,25 @@
-//! On generated clusters, `matrix`, `can`, `explain`, `list`, `reach` and `who` agree with each other, and with the slow
-//! reading of the API's documentation, [`policy_compiler::reference`]. And every fix that `explain` prints is carried
-//! out by `--with` and found to work.
+//! On generated clusters, all questions agree with each other, and with the slow reading of the API's documentation,
+//! [`policy_compiler::reference`]: `matrix`, `can`, `explain`, `list`, `reach`, `who`, `graph` and `diff` about
+//! connections, `exposure` and `effective` about one side of them. And every fix that `explain` prints is carried out by
+//! `--with` and found to work.
 
 #![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
 #[expect(dead_code, reason = "the generator serves other tests too")]
-#[path = "../../policy-compiler/tests/generate/mod.rs"]
+#[path = "../../../policy-compiler/tests/generate/mod.rs"]
 mod generate;
+#[path = "../ports/mod.rs"]
+mod ports;
+mod sides;
+mod truth;
+mod whole;
+mod world;
 
-use std::{cell::Cell, fs, process::Command};
+use std::{cell::Cell, fs};
 
 use policy_compiler::{
-    files::parse,
     model::ObjectName,
-    reference::{Connection, End, Objects, Verdict},
+    reference::{Connection, End, Verdict},
 };
 use proptest::{
     prelude::*,
@@ -21,7 +27,8 @@ use proptest::{
 };
 use serde_json::{Value, json};
 
-use generate::{Manifests, cluster, document};
+use generate::cluster;
+use world::World;
 
 /// Processes are slow: fewer cases than elsewhere, which `PROPTEST_CASES` still multiplies.
 fn config() -> Config {
@@ -30,33 +37,6 @@ fn config() -> Config {
 }
 
 const PORTS: [(&str, u8, u16); 4] = [("TCP", 6, 80), ("TCP", 6, 8080), ("UDP", 17, 53), ("SCTP", 132, 80)];
-
-struct World {
-    folder: tempfile::TempDir,
-    objects: Objects,
-}
-
-impl World {
-    fn of(manifests: &Manifests) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("all.json"), document(manifests)).unwrap();
-        let mut objects = Objects::default();
-        let parsed = parse("f.json", document(manifests).as_bytes());
-        parsed.objects.iter().for_each(|located| objects.put(&located.object));
-        Self { folder, objects }
-    }
-
-    /// The answer in JSON, and the exit status.
-    fn ask(&self, args: &[&str]) -> (Value, i32) {
-        let output = Command::new(env!("CARGO_BIN_EXE_policyctl"))
-            .args(args)
-            .args(["-o", "json", "-f"])
-            .arg(self.folder.path())
-            .output()
-            .unwrap();
-        (serde_json::from_slice(&output.stdout).unwrap_or_default(), output.status.code().unwrap())
-    }
-}
 
 fn end(id: &str) -> End {
     let (first, second) = id.split_once('/').unwrap();
