@@ -135,6 +135,8 @@ golden! {
     graph_focus_unknown: "graph -f k8s --focus shop/cahce-0"
     graph_focus_dot: "graph -o dot -f k8s --focus shop/db-0"
     diff_none: "diff k8s k8s"
+    diff_opened_for_some: "diff half-shut half-open"
+    diff_closed_for_some: "diff half-open half-shut"
     test_text: "test -f k8s shop.test.yaml"
     test_json: "test -o json -f k8s shop.test.yaml"
     test_tap: "test -o tap -f k8s shop.test.yaml"

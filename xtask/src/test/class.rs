@@ -45,8 +45,8 @@ impl Class {
     /// What its tests may take on two cores, once they are built.
     pub(super) const fn budget(self) -> Duration {
         Duration::from_secs(match self {
-            // ten of them for pages in a browser
-            Self::Unit => 70,
+            // half of it for pages in a browser, agents that are silent and generated clusters
+            Self::Unit => 110,
             Self::Tables | Self::Prog => 120,
             Self::Veth => 240,
             Self::Cluster => 1080,
