@@ -84,6 +84,20 @@ fn files_that_are_no_manifests() {
     check("p.yaml", b"just some words\n", 2, &["p.yaml:1:1: error: "]);
 }
 
+/// What comes through a pipe has a name too.
+#[test]
+fn what_is_wrong_with_stdin() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text");
+    fs::write(&text, format!("{PODS}---\napiVersion: v1\nkind: Pod\nmetadata:\n\tname: x\n")).unwrap();
+    let output =
+        limited(&["can", "-f", "-", "shop/a", "shop/b:80"]).stdin(fs::File::open(&text).unwrap()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("stdin:15:2: error: document 3: tabs disallowed"), "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().next().unwrap().split(' ').next(), Some("yes"));
+}
+
 /// The aliases of nine levels would be a thousand million values.
 #[test]
 fn bombs() {

@@ -324,3 +324,26 @@ fn both_sides_refuse() {
         ],
     );
 }
+
+/// Those with the fewest and smallest faults first.
+#[test]
+fn three_near_misses_unless_all_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("pods.yaml"), PODS).unwrap();
+    let selectors = ["app: wbe", "app: webb", "app: wb", "tier: fornt", "app: weeb"];
+    let policies = selectors.iter().enumerate().map(|(number, selector)| {
+        from(&format!("    - podSelector: {{matchLabels: {{{selector}}}}}\n"))
+            .replace("name: p,", &format!("name: p{number},"))
+    });
+    fs::write(folder.path().join("policies.yaml"), policies.collect::<Vec<_>>().join("---\n")).unwrap();
+    let closest = |flags: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_policyctl"))
+            .args(["explain", "-f", ".", "shop/web", "shop/db:5432"])
+            .args(flags)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).matches("closest rule  ").count()
+    };
+    assert_eq!((closest(&[]), closest(&["-v"])), (3, 5));
+}
