@@ -229,7 +229,8 @@ fn answer(changes: &[Change], removed: &[String], added: &[String], (old, new): 
         answer.text = "no difference: the same connections are allowed\n".to_owned();
     } else {
         let connections = |count| plural(count, "connection", "connections");
-        answer.text = format!("{} opened, {} closed\n\n", connections(count(true)), connections(count(false)));
+        let end = if changes.is_empty() { "" } else { "\n" };
+        answer.text = format!("{} opened, {} closed\n{end}", connections(count(true)), connections(count(false)));
     }
     for (names, only) in [(removed, "OLD"), (added, "NEW")] {
         for name in names {
