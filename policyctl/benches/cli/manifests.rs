@@ -1,5 +1,5 @@
-//! A made-up cluster as YAML: [`write`]. Its objects are those of [`Scale`], written as people write manifests, a
-//! document each, or as `kubectl get -o yaml` prints them, in one list with everything that a cluster adds.
+//! A made-up cluster as YAML: [`write`], [`write_policies`]. Its objects are those of [`Scale`], written as people write
+//! manifests, a document each, or as `kubectl get -o yaml` prints them, in one list with everything that a cluster adds.
 
 use std::{
     fmt::Write as _,
@@ -46,6 +46,16 @@ pub(crate) fn write(path: &Path, scale: &Scale, style: Style, changed: u32) -> R
     }
     if style == Style::Printed {
         file.write_all(b"kind: List\nmetadata:\n  resourceVersion: \"\"\n")?;
+    }
+    file.flush().with_context(|| path.display().to_string())
+}
+
+/// Writes the policies of a cluster alone, as one list.
+pub(crate) fn write_policies(path: &Path, scale: &Scale) -> Result<()> {
+    let mut file = BufWriter::new(fs::File::create(path).with_context(|| path.display().to_string())?);
+    file.write_all(b"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicyList\nitems:\n")?;
+    for number in 0..scale.policies {
+        put(&mut file, Style::Printed, &policy(&scale.policy(number)))?;
     }
     file.flush().with_context(|| path.display().to_string())
 }

@@ -62,6 +62,6 @@ fn beginning(mut answer: std::fs::File) -> std::io::Result<String> {
     use std::io::{Read as _, Seek as _};
     let mut bytes = Vec::new();
     answer.rewind()?;
-    answer.take(200).read_to_end(&mut bytes)?;
+    answer.take(8192).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
