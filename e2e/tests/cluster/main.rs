@@ -40,12 +40,14 @@ const ALL: On = &[Cni::Ptp, Cni::Bridge, Cni::Routed];
 const BOTH: On = &[Cni::Ptp, Cni::Bridge];
 const PTP: On = &[Cni::Ptp];
 const BRIDGE: On = &[Cni::Bridge];
+/// That of bridge is proven by [`upstream::proof`] alone.
+const BARE: On = &[Cni::Ptp, Cni::Routed];
 /// Where [`churn`] is not.
 const OTHERS: On = &[Cni::Bridge, Cni::Routed];
 
 /// In the order in which they run. What wants another state than the one before costs an installation.
 const SCENARIOS: &[(&str, On, State, Scenario)] = &[
-    ("without_sluice::nothing_is_enforced", ALL, State::Bare, bare::nothing_is_enforced),
+    ("without_sluice::nothing_is_enforced", BARE, State::Bare, bare::nothing_is_enforced),
     ("upstream::nobody_else_enforces", BOTH, State::Bare, upstream::proof),
     ("policies::cut_and_open", ALL, State::Enforcing, policies::cut_and_open),
     ("policies::names_are_found", PTP, State::Enforcing, policies::names_are_found),
