@@ -1,6 +1,10 @@
 //! Every command in every format: what it prints, to the letter, or that it doesn't speak it. Pictures are to the letter in
 //! `golden.rs`.
 
+#![expect(clippy::unwrap_used, reason = "a failure ends the test")]
+
+mod said;
+
 use std::process::Command;
 
 use serde_json::Value;
@@ -24,26 +28,14 @@ const OUTPUTS: [&str; 16] = [
     "mermaid",
 ];
 
-struct Said {
-    stdout: String,
-    stderr: String,
-    status: i32,
-}
-
-fn ask(args: &str, output: &str) -> Said {
-    let said = Command::new(env!("CARGO_BIN_EXE_policyctl"))
+fn ask(args: &str, output: &str) -> said::Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_policyctl"));
+    command
         .args(args.split(' '))
         .args(["-o", output])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shop"))
-        .env_remove("POLICYCTL_NAMESPACE")
-        .output()
-        .expect("it was built for this test");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Said {
-        stdout: text(&said.stdout),
-        stderr: text(&said.stderr),
-        status: said.status.code().expect("nothing kills it"),
-    }
+        .env_remove("POLICYCTL_NAMESPACE");
+    said::said(command)
 }
 
 /// Whether it is well-formed.

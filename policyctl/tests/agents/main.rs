@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
 mod nodes;
+#[path = "../said/mod.rs"]
+mod said;
 #[path = "../schema/mod.rs"]
 mod schema;
 #[path = "../cluster/server.rs"]
@@ -32,23 +34,16 @@ struct Recorded {
 impl Recorded {
     /// `loaded` is the file that says what its kernel holds.
     fn start(loaded: &'static str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(folder.path().join("agent.sock")).unwrap();
-        thread::spawn(move || {
-            for connection in listener.incoming() {
-                let mut connection = BufReader::new(connection.unwrap());
-                let mut request = String::new();
-                connection.read_line(&mut request).unwrap();
-                let reply = reply(request.split(' ').nth(1).unwrap(), loaded);
-                // whoever asked may have heard enough
-                let _ = write!(connection.get_mut(), "{reply}");
-            }
-        });
-        Self { folder, cluster: Server::of("k8s") }
+        Self::replying(move |request| reply(request.split(' ').nth(1).unwrap(), loaded))
     }
 
     /// One that answers everything so.
     fn serve(answer: fn(&str) -> String) -> Self {
+        Self::replying(move |request| format!("HTTP/1.0 200 OK\r\n\r\n{}", answer(request)))
+    }
+
+    /// `reply` is told the first line of a request.
+    fn replying(reply: impl Fn(&str) -> String + Send + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("agent.sock")).unwrap();
         thread::spawn(move || {
@@ -57,7 +52,7 @@ impl Recorded {
                 let mut request = String::new();
                 connection.read_line(&mut request).unwrap();
                 // whoever asked may have heard enough
-                let _ = write!(connection.get_mut(), "HTTP/1.0 200 OK\r\n\r\n{}", answer(&request));
+                let _ = write!(connection.get_mut(), "{}", reply(&request));
             }
         });
         Self { folder, cluster: Server::of("k8s") }

@@ -18,7 +18,11 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{Recorded, reply, schema};
+use super::{
+    Recorded, reply,
+    said::{Said, said},
+    schema,
+};
 
 /// What the agent of a node does when it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,21 +128,6 @@ fn limited(args: &str) -> Command {
         command.env_remove(variable);
     }
     command
-}
-
-struct Said {
-    stdout: String,
-    stderr: String,
-    status: i32,
-}
-
-fn said(mut command: Command) -> Said {
-    let output = command.output().unwrap();
-    Said {
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-        status: output.status.code().unwrap(),
-    }
 }
 
 async fn answer(mut stream: TcpStream, nodes: &[(&str, Does)]) {

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
+#[path = "../said/mod.rs"]
+mod said;
 #[path = "../schema/mod.rs"]
 mod schema;
 #[expect(dead_code, reason = "pods are probed where there are agents")]
@@ -10,15 +12,9 @@ mod server;
 
 use std::{ffi::OsStr, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
+use said::{Said, said};
 use serde_json::{Value, json};
 use server::{Proxy, Server};
-
-/// What was said.
-struct Said {
-    stdout: String,
-    stderr: String,
-    status: i32,
-}
 
 impl Said {
     #[track_caller]
@@ -45,15 +41,6 @@ fn policyctl(args: &str) -> Command {
     }
     command.env("HOME", "/nonexistent").env_remove("KUBECONFIG");
     command
-}
-
-fn said(mut command: Command) -> Said {
-    let output = command.output().unwrap();
-    Said {
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-        status: output.status.code().unwrap(),
-    }
 }
 
 /// Asks the cluster that a kubeconfig names.
