@@ -51,6 +51,17 @@ pub enum Direction {
     Ingress,
 }
 
+impl Direction {
+    /// `egress` or `ingress`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Ingress => "ingress",
+        }
+    }
+}
+
 /// A `Query` with its ends found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -203,10 +203,7 @@ impl Page {
 
     /// `party` is whose side it is.
     fn judgement(&mut self, indent: Indent, direction: Direction, judgement: &Judgement, party: &Party, other: &Party) {
-        let side = match direction {
-            Direction::Egress => "egress",
-            Direction::Ingress => "ingress",
-        };
+        let side = direction.word();
         match judgement.reason {
             Reason::NotIsolated => {
                 self.line(indent, &format!("open: no policy selects {} for {side}", whole(party)), None);

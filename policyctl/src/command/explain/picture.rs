@@ -60,10 +60,7 @@ fn gate(
     own: &Party,
     other: &Party,
 ) -> Gate {
-    let word = match direction {
-        Direction::Egress => "egress",
-        Direction::Ingress => "ingress",
-    };
+    let word = direction.word();
     let name = |party: &Party| if party.name.is_empty() { party.ip.to_string() } else { party.name.to_string() };
     let mut lines = Vec::new();
     if judgement.reason == Reason::NoRule {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 use anyhow::Context as _;
 use futures_util::future::join_all;
 use policy_compiler::{
-    explain::{Direction, End, Explanation, Query, Verdict, explain},
+    explain::{End, Explanation, Query, Verdict, explain},
     model::{ObjectName, Protocol},
 };
 use serde_json::{Value, json};
@@ -274,11 +274,7 @@ fn explanations(
 
 impl Explained {
     fn new(explanation: &Explanation) -> Self {
-        let side = |direction: &Direction| match direction {
-            Direction::Egress => "egress",
-            Direction::Ingress => "ingress",
-        };
-        let sides: Vec<_> = explanation.decided_by.iter().map(side).collect();
+        let sides: Vec<_> = explanation.decided_by.iter().map(|direction| direction.word()).collect();
         let is_allowed = explanation.verdict == Verdict::Allowed;
         Self {
             address: explanation.connection.destination.ip,
