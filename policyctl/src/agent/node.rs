@@ -83,11 +83,11 @@ pub(crate) fn all(args: &ClusterArgs, namespace: &str, patience: Option<Duration
         .context("no threads can be started")
         .map_err(Failure::no_answer)?;
     let connection = runtime.block_on(crate::source::connect(args))?;
-    let link = Link { client: connection.client, handle: runtime.handle().clone(), timeout: connection.timeout };
-    let pods = runtime.block_on(pods(&link, namespace));
+    let pods = runtime.block_on(pods(&connection, namespace));
     let pods = pods
         .with_context(|| format!("the cluster at {} doesn't tell which agents there are", connection.server))
         .map_err(Failure::no_answer)?;
+    let link = Link { client: connection.client, handle: runtime.handle().clone(), timeout: connection.timeout };
     // what is asked later is carried by it until the process ends
     thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
     let mut agents: Vec<Agent> = pods.into_iter().filter_map(|pod| agent(&link, namespace, pod, patience)).collect();
@@ -106,20 +106,17 @@ pub(crate) fn all(args: &ClusterArgs, namespace: &str, patience: Option<Duration
 
 /// The image that a cluster's agents run, which holds this program, too.
 pub(crate) async fn image(connection: &Connection, namespace: &str) -> anyhow::Result<String> {
-    let (client, timeout) = (connection.client.clone(), connection.timeout);
-    let link = Link { client, handle: Handle::current(), timeout };
     let none = || format!("no pod in namespace {namespace} says which image agents run; name one with --probe-image");
-    let pods = pods(&link, namespace).await.with_context(none)?;
+    let pods = pods(connection, namespace).await.with_context(none)?;
     let containers = pods.into_iter().filter_map(|pod| pod.spec).flat_map(|spec| spec.containers);
     let own = containers.into_iter().find(|container| container.name == CONTAINER);
     own.and_then(|container| container.image).with_context(none)
 }
 
-async fn pods(link: &Link, namespace: &str) -> anyhow::Result<Vec<Pod>> {
-    let pods = Api::<Pod>::namespaced(link.client.clone(), namespace);
+async fn pods(connection: &Connection, namespace: &str) -> anyhow::Result<Vec<Pod>> {
+    let pods = Api::<Pod>::namespaced(connection.client.clone(), namespace);
     let params = ListParams::default().labels(LABELS);
-    let list = timeout(link.timeout, pods.list(&params)).await;
-    let list = list.map_err(|_| anyhow::anyhow!("no answer within {} s", link.timeout.as_secs_f64()))?;
+    let list = connection.within(pods.list(&params)).await?;
     Ok(list.map_err(|error| anyhow::anyhow!("{}", said(&error)))?.items)
 }
 

@@ -11,7 +11,7 @@ use kube::{
 };
 use policy_compiler::model::ObjectName;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     agent::said,
@@ -61,11 +61,10 @@ impl Container<'_> {
 /// Starts it.
 pub(super) async fn start(connection: &Connection, pod: &ObjectName, container: &Container<'_>) -> anyhow::Result<()> {
     let pods = Api::<Pod>::namespaced(connection.client.clone(), &pod.namespace);
-    let silent = || format!("no answer within {} s", connection.timeout.as_secs_f64());
     let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [container.spec()]}}));
     let params = PatchParams::default();
-    let begun = timeout(connection.timeout, pods.patch_ephemeral_containers(&pod.name, &params, &patch));
-    begun.await.with_context(silent)?.map_err(|error| match &error {
+    let begun = connection.within(pods.patch_ephemeral_containers(&pod.name, &params, &patch));
+    begun.await?.map_err(|error| match &error {
         kube::Error::Api(status) if status.code == 403 => anyhow::anyhow!(
             "{}; it takes the verb \"patch\" for \"pods/ephemeralcontainers\" there, and Pod Security that lets the whole pod be",
             status.message
@@ -82,10 +81,9 @@ pub(super) async fn found(
     container: &Container<'_>,
 ) -> anyhow::Result<Vec<Found>> {
     let pods = Api::<Pod>::namespaced(connection.client.clone(), &pod.namespace);
-    let silent = || format!("no answer within {} s", connection.timeout.as_secs_f64());
     let end = Instant::now() + PATIENCE;
     let code = loop {
-        let now = timeout(connection.timeout, pods.get(&pod.name)).await.with_context(silent)?;
+        let now = connection.within(pods.get(&pod.name)).await?;
         let now = now.map_err(|error| anyhow::anyhow!("{}", said(&error)))?;
         if let Some(code) = ended(&now, container.name)? {
             break code;
@@ -94,7 +92,7 @@ pub(super) async fn found(
         sleep(PACE).await;
     };
     let params = LogParams { container: Some(container.name.to_owned()), ..LogParams::default() };
-    let log = timeout(connection.timeout, pods.logs(&pod.name, &params)).await.with_context(silent)?;
+    let log = connection.within(pods.logs(&pod.name, &params)).await?;
     let log =
         log.map_err(|error| anyhow::anyhow!("{}; it takes the verb \"get\" for \"pods/log\" there", said(&error)))?;
     answers(&log, container.targets.len())

@@ -155,6 +155,12 @@ impl Connection {
             Err(_) => Err(Failure::Silent { server, after: self.timeout }),
         }
     }
+
+    /// What comes of a request, if that comes in time.
+    pub(crate) async fn within<T>(&self, request: impl Future<Output = T>) -> anyhow::Result<T> {
+        let silent = |_| anyhow::anyhow!("no answer within {} s", self.timeout.as_secs_f64());
+        timeout(self.timeout, request).await.map_err(silent)
+    }
 }
 
 /// How long a connection may take where a request may take longer.
