@@ -82,12 +82,10 @@ impl<'a> Ground<'a> {
     /// What else these events change; `after` has them.
     pub(super) fn effect(&self, after: &Quick<'_>, events: &[Event]) -> Effect {
         let quicks = [self.before, after];
-        let outside = self.outside(events);
-        if events.iter().any(|event| matches!(event, Event::PutPod(_))) {
-            let kinds = self.distinctions.kinds(self.before, after);
-            return self.compared(quicks, &Edited::new(quicks, &kinds, events), &outside);
-        }
-        self.compared(quicks, &Edited::new(quicks, &self.kinds, events), &outside)
+        let is_pod = |event: &Event| matches!(event, Event::PutPod(_));
+        let own = events.iter().any(is_pod).then(|| self.distinctions.kinds(self.before, after));
+        let edited = Edited::new(quicks, own.as_deref().unwrap_or(&self.kinds), events);
+        self.compared(quicks, &edited, &self.outside(events))
     }
 
     /// Addresses that stand for the outside as edited policies tell it apart.
