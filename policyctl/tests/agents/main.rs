@@ -247,3 +247,18 @@ fn half_an_answer_is_none() {
         assert!(said.ends_with(expected), "{said}");
     }
 }
+
+#[test]
+fn every_format() {
+    let agent = Recorded::start("loaded.jsonl");
+    for question in ["status", "flows", "verify", "dump shop/db"] {
+        let formats = ["wide", "json", "yaml", "jsonl", "name", "csv", "md", "tap", "sarif", "svg", "dot"];
+        let said: Vec<String> = formats.iter().map(|format| agent.said(&format!("{question} -o {format}"))).collect();
+        let name = question.split(' ').next().unwrap();
+        insta::with_settings!({
+            prepend_module_to_snapshot => false, omit_expression => true, snapshot_path => "../snapshots"
+        }, {
+            insta::assert_snapshot!(format!("formats_{name}"), said.join("\n"));
+        });
+    }
+}
