@@ -13,7 +13,7 @@ use serde::Deserialize;
 const NEED_INGRESS: [&str; 1] = ["bandwidth"];
 
 /// A runtime's network configurations.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Configurations {
     folder: PathBuf,
     found: Option<Found>,

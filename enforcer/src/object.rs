@@ -213,12 +213,28 @@ pub(crate) fn prepare(object: &[u8], settings: Option<&Settings>, plan: &[MapPla
     })
 }
 
+/// How often a program is handed to the verifier, which gives up with EAGAIN when its thread has a signal to take
+/// (kernel commit c3494801cd17). libbpf tries as often.
+const ATTEMPTS: usize = 5;
+
 /// Hands one program to the verifier.
 pub(crate) fn load_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, LoadError> {
     let Some(Program::SchedClassifier(program)) = ebpf.program_mut(name) else {
         return Err(LoadError::Incomplete { part: "program", name });
     };
-    match program.load() {
+    let mut attempts = 1;
+    let loaded = loop {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) && attempts < ATTEMPTS =>
+            {
+                tracing::debug!(program = name, "a signal came while it was verified");
+                attempts += 1;
+            }
+            loaded => break loaded,
+        }
+    };
+    match loaded {
         Ok(()) => Ok(program),
         Err(ProgramError::LoadError { io_error, verifier_log }) => {
             let log = verifier_log.to_string();

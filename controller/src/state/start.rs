@@ -92,7 +92,8 @@ pub async fn start(
         applier,
         calls,
         holds: Holds::default(),
-        configurations: Configurations::new(settings.cni_configurations),
+        // what it has logged isn't said again
+        configurations: newcomers.configurations.clone(),
         lookout: Lookout::new(Box::new(lister), now),
         outputs,
         node_addresses: Vec::new(),

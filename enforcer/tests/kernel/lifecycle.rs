@@ -3,15 +3,21 @@
 use std::{
     ffi::OsStr,
     io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use enforcer::{Contents, Enforcer, Hooks, LoadError, OpenError, Options, PinsError, preflight::PreflightError};
 use enforcer_abi::{Op, map};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::{
     Test,
-    support::{index_of, mechanisms, on_node, run},
+    support::{Node, Pod, index_of, mechanisms, on_node, run},
     tables::peer,
 };
 
@@ -21,6 +27,7 @@ pub(crate) const CHILD: &str = "SLUICE_TEST_PIN_DIR";
 pub(crate) const TESTS: &[Test] = &tests![
     a_second_owner_is_refused_and_told_who_the_first_one_is,
     pins_have_to_be_on_a_bpf_file_system,
+    signals_do_not_keep_programs_from_being_loaded,
     enforcement_outlives_a_killed_process,
     maps_of_another_layout_stay_in_force_until_the_take_over,
     a_take_over_that_was_cut_short_is_made_again,
@@ -50,7 +57,7 @@ fn pins_have_to_be_on_a_bpf_file_system() {
     });
 }
 
-/// Not a test: the process that `enforcement_outlives_a_killed_process` kills.
+/// Not a test: the process that others stop, continue and kill.
 pub(crate) fn child_that_is_killed(pin_dir: &OsStr) {
     let interface = std::env::var("SLUICE_TEST_INTERFACE").unwrap();
     let clock = enforcer::Clock::measure().unwrap();
@@ -63,22 +70,70 @@ pub(crate) fn child_that_is_killed(pin_dir: &OsStr) {
     let _ = std::io::stdin().read_line(&mut String::new());
 }
 
+fn start(node: &Node, pod: &Pod, hooks: Hooks) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(CHILD, &node.pin_dir).env("SLUICE_TEST_INTERFACE", &pod.interface);
+    if hooks == Hooks::Clsact {
+        command.env("SLUICE_TEST_CLSACT", "1");
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until the child has attached its interface, or ended.
+fn has_attached(child: &mut Child) -> bool {
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.map_while(Result::ok).any(|line| line == "attached")
+}
+
+/// The verifier gives up when a signal comes, whatever it is.
+fn signals_do_not_keep_programs_from_being_loaded() {
+    on_node(|node| {
+        let pod = node.pod();
+        let mut child = start(node, &pod, Hooks::Auto);
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let (ended, deadline) = (|state: char| matches!(state, 'Z' | 'X'), Instant::now() + Duration::from_secs(60));
+        let await_state = |is_reached: &dyn Fn(char, u64) -> bool| {
+            loop {
+                let (state, worked) = state(pid);
+                if is_reached(state, worked) || ended(state) {
+                    return worked;
+                }
+                assert!(Instant::now() < deadline, "the child's state is {state}");
+                thread::yield_now();
+            }
+        };
+        // The last map is made before the first program is loaded.
+        while !node.pin(map::ENDPOINTS).exists() {
+            assert!(Instant::now() < deadline && !ended(state(pid).0), "the child has made no maps");
+            thread::yield_now();
+        }
+        for _ in 0..4 {
+            let before = await_state(&|_, _| true);
+            await_state(&|_, worked| worked > before);
+            kill(pid, Signal::SIGSTOP).unwrap();
+            await_state(&|state, _| state == 'T');
+            kill(pid, Signal::SIGCONT).unwrap();
+        }
+        let attached = has_attached(&mut child);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(attached, "its programs were loaded all the same");
+    });
+}
+
+/// The state of a process, and how long the kernel has worked for it, in ticks (proc_pid_stat(5)).
+fn state(process: Pid) -> (char, u64) {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let mut fields = stat.rsplit_once(") ").unwrap().1.split(' ');
+    (fields.next().unwrap().parse().unwrap(), fields.nth(11).unwrap().parse().unwrap())
+}
+
 fn enforcement_outlives_a_killed_process() {
     for hooks in [Hooks::Auto, Hooks::Clsact] {
         on_node(move |node| {
             let pod = node.pod();
-            let mut command = Command::new(std::env::current_exe().unwrap());
-            command
-                .env(CHILD, &node.pin_dir)
-                .env("SLUICE_TEST_INTERFACE", &pod.interface)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped());
-            if hooks == Hooks::Clsact {
-                command.env("SLUICE_TEST_CLSACT", "1");
-            }
-            let mut child = command.spawn().unwrap();
-            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let attached = lines.map_while(Result::ok).any(|line| line == "attached");
+            let mut child = start(node, &pod, hooks);
+            let attached = has_attached(&mut child);
             child.kill().unwrap();
             child.wait().unwrap();
             assert!(attached, "the child attached before it was killed");
