@@ -91,8 +91,7 @@ fn build(toolchain: &Toolchain, profile: Profile, package: &str, name: &str) -> 
     // built once more, for eight minutes.
     cargo.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=debuginfo"]);
     succeed(&mut cargo).with_context(|| format!("{name} does not build"))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| toolchain.root.join("target"), PathBuf::from);
-    let program = target.join(profile.folder()).join(name);
+    let program = toolchain.target().join(profile.folder()).join(name);
     ensure_static(&program)?;
     Ok(program)
 }

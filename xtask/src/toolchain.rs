@@ -71,6 +71,11 @@ impl Toolchain {
         command
     }
 
+    /// Where cargo puts what it builds of this workspace.
+    pub(crate) fn target(&self) -> PathBuf {
+        self.root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+    }
+
     /// Sluice's folder for what is costly to make and safe to lose.
     pub(crate) fn cache() -> Result<PathBuf> {
         let base = env::var_os("XDG_CACHE_HOME")

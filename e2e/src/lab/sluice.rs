@@ -154,14 +154,17 @@ impl Cluster {
     /// Waits until every agent is ready, which it is when every pod of its node is enforced.
     ///
     /// # Errors
-    /// If that takes more than two minutes: with what the agents logged.
+    /// If that takes more than two minutes: with what the agents logged, and what Kubernetes warns of.
     pub fn await_sluice(&self) -> Result<()> {
         let wait = ["rollout", "status", "--namespace", SYSTEM, "daemonset/sluice-agent", "--timeout=120s"];
         self.kubectl(&wait).map(drop).or_else(|error| {
-            let pods = self.kubectl(&["get", "pods", "--namespace", SYSTEM, "--output=wide"]);
-            Err(error).with_context(|| {
-                format!("the agents don't become ready\n{}{}", pods.unwrap_or_default(), self.sluice_log(15))
-            })
+            let get =
+                |what: &[&str]| self.kubectl(&[&["get", "--namespace", SYSTEM], what].concat()).unwrap_or_default();
+            let pods = get(&["pods", "--output=wide"]);
+            // What keeps an agent from its first line.
+            let warnings = get(&["events", "--field-selector=type=Warning", "--output=custom-columns=:.message"]);
+            let log = self.sluice_log(15);
+            Err(error).with_context(|| format!("the agents don't become ready\n{pods}{warnings}{log}"))
         })
     }
 

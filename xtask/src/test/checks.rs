@@ -12,31 +12,41 @@ struct Check {
     name: &'static str,
     /// Of cargo, parted by spaces.
     arguments: &'static str,
+    /// Where it builds, below the target folder.
+    folder: &'static str,
     /// Variables of the environment.
     environment: fn() -> Vec<(&'static str, String)>,
 }
 
 const CHECKS: [Check; 5] = [
-    Check { name: "format", arguments: "fmt --all --check", environment: Vec::new },
-    Check { name: "lints", arguments: "clippy --quiet --all-targets -- --deny warnings", environment: Vec::new },
+    Check { name: "format", arguments: "fmt --all --check", folder: "", environment: Vec::new },
+    Check {
+        name: "lints",
+        arguments: "clippy --quiet --all-targets -- --deny warnings",
+        folder: "",
+        environment: Vec::new,
+    },
     // As enforcer's build script builds it, in a folder of its own: its target is another.
     Check {
         name: "program lints",
-        arguments: "clippy --quiet --package enforcer-ebpf --target bpfel-unknown-none --target-dir target/bpf \
-                    -Zbuild-std=core -- --deny warnings",
+        arguments: "clippy --quiet --package enforcer-ebpf --target bpfel-unknown-none -Zbuild-std=core -- --deny warnings",
+        folder: "bpf",
         environment: || {
             let arch = format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH);
             vec![("RUSTC_BOOTSTRAP", "1".to_owned()), ("CARGO_ENCODED_RUSTFLAGS", arch)]
         },
     },
+    // A workspace of its own, whose dependencies are the other one's as well.
     Check {
         name: "fuzz targets",
-        arguments: "check --quiet --manifest-path fuzz/Cargo.toml --target-dir target",
+        arguments: "check --quiet --manifest-path fuzz/Cargo.toml",
+        folder: "",
         environment: Vec::new,
     },
     Check {
         name: "documentation",
         arguments: "doc --quiet --no-deps --document-private-items",
+        folder: "",
         environment: || vec![("RUSTDOCFLAGS", "--deny warnings".to_owned())],
     },
 ];
@@ -48,6 +58,7 @@ pub(super) fn run(toolchain: &Toolchain, total: &mut Tally) -> Result<String> {
     for check in CHECKS {
         let mut command = toolchain.cargo();
         command.args(check.arguments.split_whitespace()).envs((check.environment)());
+        command.env("CARGO_TARGET_DIR", toolchain.target().join(check.folder));
         note(&mut tally, check.name, command.status().context("cannot start cargo")?.success());
     }
     let findings = tidy::check(&toolchain.root)?;
