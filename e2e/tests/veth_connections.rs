@@ -1,7 +1,10 @@
 //! Class `veth`: the policy cases that ask for it with real sockets between network namespaces and real agents, one test
 //! each. Tests take turns in as many arenas as there are threads.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
 
 use e2e::{
     bed::is_root,
@@ -9,10 +12,16 @@ use e2e::{
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 
+/// Tests for each processor at once. Most of the time one waits for what may not come.
+const AT_ONCE: usize = 3;
+
 type Arenas = Arc<Mutex<Vec<Arena>>>;
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments
+        .test_threads
+        .or_else(|| thread::available_parallelism().ok().map(|processors| AT_ONCE * processors.get()));
     if !is_root() && !arguments.list {
         eprintln!("skipped: needs root");
         return Ok(());

@@ -10,7 +10,7 @@ mod priority;
 mod stage;
 mod wire;
 
-use std::fs;
+use std::{fs, thread};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, builder::RangedU64ValueParser};
@@ -35,8 +35,9 @@ struct Arguments {
     /// Pods that are started at least; 0 leaves that part out.
     #[arg(long, default_value_t = 1000)]
     pods: usize,
-    /// Pods that are started side by side, of which one is under no policy.
-    #[arg(long, default_value_t = 20, value_parser = RangedU64ValueParser::<usize>::new().range(2..=30))]
+    /// Pods that are started side by side, of which one is under no policy. With more than the processors can start, it
+    /// is those that are measured.
+    #[arg(long, default_value_t = twice_the_processors(), value_parser = RangedU64ValueParser::<usize>::new().range(2..=30))]
     at_a_time: usize,
     /// How often each change is made and taken back; 0 leaves that part out.
     #[arg(long, default_value_t = 100)]
@@ -44,6 +45,10 @@ struct Arguments {
     /// What cargo adds.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+fn twice_the_processors() -> usize {
+    thread::available_parallelism().map_or(2, |processors| (2 * processors.get()).clamp(2, 30))
 }
 
 fn main() -> Result<()> {
