@@ -7,7 +7,9 @@ use std::{env, path::Path, process::Command};
 
 fn main() {
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR for build scripts");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_path_buf();
+    // As it is now: the script may have been built of another checkout.
+    let package = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR for build scripts");
+    let root = Path::new(&package).parent().expect("the crate lies in the workspace").to_path_buf();
     for source in ["enforcer-ebpf", "enforcer-abi", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml"] {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
