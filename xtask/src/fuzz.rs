@@ -65,16 +65,9 @@ pub(crate) fn run(toolchain: &Toolchain, targets: &[Target], seconds: u32) -> Re
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
     // with a target, build scripts and procedural macros are built without the flags
     let mut build = toolchain.cargo();
-    build.args([
-        "build",
-        "--release",
-        "--manifest-path",
-        "fuzz/Cargo.toml",
-        "--target-dir",
-        "target/fuzz",
-        "--features",
-        "link",
-    ]);
+    let folder = toolchain.target().join("fuzz");
+    build.args(["build", "--release", "--manifest-path", "fuzz/Cargo.toml", "--features", "link", "--target-dir"]);
+    build.arg(&folder);
     succeed(build.args(["--target", host]).env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}")))?;
     for target in if targets.is_empty() { Target::value_variants() } else { targets } {
         let name = target.name();
@@ -84,7 +77,7 @@ pub(crate) fn run(toolchain: &Toolchain, targets: &[Target], seconds: u32) -> Re
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
         println!("{name}: {seconds} s");
-        let program = toolchain.root.join("target/fuzz").join(host).join("release").join(name);
+        let program = folder.join(host).join("release").join(name);
         let mut fuzz = toolchain.command(program);
         fuzz.args(["-timeout=60", "-print_final_stats=1"]);
         fuzz.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={}", target.length()));

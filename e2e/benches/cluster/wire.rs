@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
-use e2e::{bed::Namespace, moment::Moment};
+use anyhow::{Context as _, Result};
+use e2e::{bed::Namespace, moment::Moment, wait};
 use nix::{
     sys::socket::{AddressFamily, SockProtocol},
     unistd::gettid,
@@ -144,15 +144,18 @@ impl Wire {
     }
 
     fn until(&self, otherwise: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !condition() {
-            if self.done.load(Ordering::Relaxed) {
-                self.end()?;
-            }
-            ensure!(Instant::now() < deadline, "{otherwise}");
-            thread::sleep(SILENCE);
-        }
-        Ok(())
+        wait::until(
+            PATIENCE,
+            SILENCE,
+            || otherwise.to_owned(),
+            || {
+                let is_met = condition();
+                if !is_met && self.done.load(Ordering::Relaxed) {
+                    self.end()?;
+                }
+                Ok(is_met.then_some(()))
+            },
+        )
     }
 
     /// The end of a thread that fails is that of all.
